@@ -1,0 +1,1 @@
+"""Mixed-precision training, taught by code that proves every number it prints."""

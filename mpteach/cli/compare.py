@@ -1,0 +1,86 @@
+"""Train one small GPT under several precisions and keep what each did in a record.
+
+A record holds every finished run: after Ctrl-C or a crash the same command goes on.
+"""
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mpteach.errors import InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments of `mpteach compare`."""
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the record")
+    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of them")
+    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps a run (400)")
+    parser.add_argument("--batch", type=int, metavar="N", help="windows of text a step (32)")
+    parser.add_argument("--size", default="25M", help="shape of the model: tiny or 25M (25M)")
+    parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
+    parser.add_argument("--text", metavar="PATH", help="file or folder (the standard library)")
+    parser.add_argument("--json", action="store_true", help="print the record, not a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
+    # Loading torch takes a second: `mpteach --help` should not.
+    from mpteach import comparison, recipes
+
+    names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
+    fresh, corpus, steps = _begin(args)
+    record = comparison.resume(fresh, args.out)
+    todo = comparison.missing(record, names, range(args.seeds))
+    _name_the_unavailable(names, fresh.settings["device"])
+    bar = tqdm(total=len(todo) * steps, unit="step", disable=not todo)
+
+    def on_step(name: str, seed: int, step: int, loss: float) -> None:
+        bar.set_postfix_str(f"{name}, seed {seed}, loss {loss:.3f}", refresh=False)
+        bar.update(1 if math.isfinite(loss) else steps - step + 1)
+
+    try:
+        with bar:
+            comparison.run(record, names, range(args.seeds), corpus, args.out, on_step)
+    except KeyboardInterrupt:
+        print(f"Stopped. {args.out} keeps every finished run; the same command goes on.")
+        return 130
+    print(args.out.read_text() if args.json else _report(args.out))
+    return 0
+
+
+def _begin(args: argparse.Namespace):
+    import torch
+
+    from mpteach import comparison, data, training
+
+    if args.seeds < 1:
+        raise InputError(f"seeds was {args.seeds}: it must be at least 1.")
+    given = {name: getattr(args, name) for name in ("steps", "batch")}
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = replace(training.Settings(), **given)
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    corpus = data.read_text(args.text) if args.text else data.standard_library()
+    fresh = comparison.begin(args.size, settings, corpus, device, args.command_line)
+    return fresh, corpus, settings.steps
+
+
+def _name_the_unavailable(names: list[str], device: str) -> None:
+    from mpteach import recipes
+
+    reasons = [recipes.unavailable(recipes.get(name), device) for name in names]
+    if all(reasons):
+        raise InputError(f"{'; '.join(reasons)}: choose another of --recipes or --device.")
+    for reason in filter(None, reasons):
+        print(f"{reason}; left out.", file=sys.stderr)
+
+
+def _report(path: Path) -> str:
+    from mpteach import comparison, records
+
+    return f"{comparison.table(records.load(path))}\nThe record is in {path}."

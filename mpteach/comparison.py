@@ -1,0 +1,203 @@
+"""Many runs, one record: the same model, text and seeds under each recipe, kept as they end."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from mpteach import gpt, recipes, records, training
+from mpteach.data import Corpus
+from mpteach.errors import InputError
+from mpteach.records import Record
+
+EXPERIMENT = "comparison"
+
+
+def begin(
+    size: str, settings: training.Settings, corpus: Corpus, device: str, command: str
+) -> Record:
+    """Return an empty record; raise InputError for a size, device or text that cannot be."""
+    _require_device(device)
+    corpus.split("cpu", gpt.config(size).sequence)  # a text too short is told before a run
+    shared = {
+        "size": size,
+        "model": asdict(gpt.config(size)),
+        "training": asdict(settings),
+        "corpus": {
+            "name": corpus.name,
+            "size_bytes": corpus.size_bytes,
+            "sha256": corpus.sha256,
+        },
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+    empty = records.begin(EXPERIMENT, shared, command, device)
+    return empty.with_data([], {"runs": [], "unavailable": {}})
+
+
+def resume(fresh: Record, path: Path) -> Record:
+    """Return `fresh`, or the record at `path` where there is one to go on from.
+
+    Raises InputError where `path` holds another thing, or a record that these settings, this
+    machine or these sources would not have begun.
+    """
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder: give the name of a file with --out.")
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {str(path.parent)!r} to write to: make it first.")
+    _require_writable(path)
+    if not path.exists():
+        return fresh
+    old = records.load(path)
+    for what, begun, now in _differences(old, fresh):
+        raise InputError(
+            f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
+            "give another --out, or the same settings."
+        )
+    return old
+
+
+def run(
+    record: Record,
+    names: Iterable[str],
+    seeds: Iterable[int],
+    corpus: Corpus,
+    path: Path,
+    on_step: Callable[[str, int, int, float], None] = lambda name, seed, step, loss: None,
+) -> Record:
+    """Do the runs that `record` lacks, saving it to `path` after each; return it complete.
+
+    `on_step(recipe, seed, step, loss)` is called after every step. Recipes that the device
+    lacks are noted in `data["unavailable"]` with the reason.
+    """
+    device = record.settings["device"]
+    for seed, name in missing(record, names, seeds):
+        done = _one_run(record, name, seed, corpus, on_step)
+        data = {**record.data, "runs": [*record.data["runs"], asdict(done)]}
+        record = record.with_data(sorted({*record.seeds, seed}), data)
+        record.save(path)
+    reasons = {name: recipes.unavailable(recipes.get(name), device) for name in names}
+    lacking = {name: reason for name, reason in reasons.items() if reason}
+    if record.seeds and lacking != record.data["unavailable"]:
+        record = record.with_data(record.seeds, {**record.data, "unavailable": lacking})
+        record.save(path)
+    return record
+
+
+def missing(
+    record: Record, names: Iterable[str], seeds: Iterable[int]
+) -> list[tuple[int, str]]:
+    """Return the (seed, recipe) pairs still to run, seed by seed, in the order of `names`."""
+    device = record.settings["device"]
+    done = {(run["seed"], run["recipe"]) for run in record.data["runs"]}
+    able = [name for name in names if not recipes.unavailable(recipes.get(name), device)]
+    return [(s, name) for s in seeds for name in able if (s, name) not in done]
+
+
+def runs_of(record: Record, name: str) -> list[dict]:
+    """Return the runs of the recipe `name`, ordered by seed."""
+    runs = [run for run in record.data["runs"] if run["recipe"] == name]
+    return sorted(runs, key=lambda run: run["seed"])
+
+
+def recipes_in(record: Record) -> list[str]:
+    """Return the names of the recipes that have runs, in the order of `recipes.RECIPES`."""
+    present = {run["recipe"] for run in record.data["runs"]}
+    return [name for name in recipes.RECIPES if name in present]
+
+
+def median_of(record: Record, name: str, key: str) -> float | None:
+    """Median over seeds of one figure of a run, or None where no run of `name` has it."""
+    values = [run[key] for run in runs_of(record, name) if run[key] is not None]
+    return statistics.median(values) if values else None
+
+
+def differences(
+    record: Record, name: str, base: str = "fp32", key: str = "validation_loss"
+) -> list[float]:
+    """Return `name` minus `base` for each seed both ran: same start, same batches."""
+    by_seed = {run["seed"]: run[key] for run in runs_of(record, base)}
+    pairs = [(run[key], by_seed.get(run["seed"])) for run in runs_of(record, name)]
+    return [own - other for own, other in pairs if None not in (own, other)]
+
+
+def speed_up(record: Record, name: str, base: str = "fp32") -> float | None:
+    """Return how many times the tokens per second of `base` the recipe `name` reaches."""
+    own, other = (median_of(record, n, "tokens_per_second") for n in (name, base))
+    return own / other if own and other else None
+
+
+def table(record: Record) -> str:
+    """Return medians over seeds as text: losses, speed, peak memory, and how runs ended."""
+    head = f"{'recipe':<14}{'train':>8}{'held out':>10}{'tokens/s':>11}{'x fp32':>8}"
+    head += f"{'peak GiB':>10}  ended"
+    return "\n".join([head, *(_row(record, name) for name in recipes_in(record))])
+
+
+def _row(record: Record, name: str) -> str:
+    def cell(value: float | None, digits: str) -> str:
+        return "-" if value is None else format(value, digits)
+
+    train, held_out, speed, peak = (
+        median_of(record, name, key)
+        for key in ("final_loss", "validation_loss", "tokens_per_second", "peak_allocated_bytes")
+    )
+    gib = peak / 2**30 if peak else None
+    stops = sorted({r["non_finite_step"] for r in runs_of(record, name)} - {None})
+    ended = f"non-finite at step {', '.join(map(str, stops))}" if stops else "finite"
+    return (
+        f"{name:<14}{cell(train, '.3f'):>8}{cell(held_out, '.3f'):>10}{cell(speed, ',.0f'):>11}"
+        f"{cell(speed_up(record, name), '.2f'):>8}{cell(gib, '.2f'):>10}  {ended}"
+    )
+
+
+def _one_run(record: Record, name: str, seed: int, corpus: Corpus, on_step) -> training.Run:
+    settings = training.Settings(**record.settings["training"])
+    torch.manual_seed(seed)
+    model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
+    try:
+        return training.train(
+            model.to(record.settings["device"]),
+            corpus,
+            recipes.get(name),
+            settings,
+            seed,
+            lambda step, loss: on_step(name, seed, step, loss),
+        )
+    except torch.OutOfMemoryError as error:
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        raise InputError(
+            f"the GPU ran out of memory in {name} after a peak of {peak:.2f} GiB: "
+            f"lower --batch (it was {settings.batch}) or take a smaller --size."
+        ) from error
+
+
+def _require_device(device: str) -> None:
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}: choose cpu or cuda.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device 'cuda' is not there: torch sees no GPU; use --device cpu.")
+
+
+def _require_writable(path: Path) -> None:
+    try:
+        if path.exists():
+            path.open("a").close()
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        reason = f"{str(path)!r} cannot be written ({error.strerror})"
+        raise InputError(f"{reason}: name another file with --out.") from error
+
+
+def _differences(old: Record, fresh: Record) -> list[tuple[str, object, object]]:
+    pairs = [
+        ("experiment", old.experiment, fresh.experiment),
+        *((key, old.settings.get(key), now) for key, now in fresh.settings.items()),
+        ("GPU", old.machine.get("gpu"), fresh.machine.get("gpu")),
+        ("torch", old.machine.get("torch"), fresh.machine.get("torch")),
+        ("package sources", old.sources, fresh.sources),
+    ]
+    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -1,0 +1,8 @@
+"""The one exception a user may see: a sentence, not a traceback."""
+
+
+class InputError(ValueError):
+    """Bad input, said in one sentence: the value, what was allowed, what to do.
+
+    The command line prints it and exits with status 2.
+    """

@@ -1,0 +1,114 @@
+"""Checkers for the training comparison: reading runs, and deciding from them."""
+
+import math
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+
+from mpteach.exercises.registry import exercise
+
+# Half-widths are asked for with the factor given, so that no table of quantiles is needed.
+_FACTOR = {3: 4.3027, 5: 2.7764}
+
+
+@exercise("08-1")
+def _speed_up(answer: Callable) -> str:
+    cases = [([10.0, 10.0, 10.0], [25.0, 24.0, 90.0]), ([3.0], [1.5]), ([4.0, 8.0], [6.0, 6.0])]
+    for base, own in cases:
+        found = answer(base, own)
+        right = statistics.median(own) / statistics.median(base)
+        if math.isclose(found, right, rel_tol=1e-6):
+            continue
+        if math.isclose(found, 1 / right, rel_tol=1e-6):
+            return "A faster recipe must get a number above 1: turn the ratio over."
+        if math.isclose(found, statistics.fmean(own) / statistics.fmean(base), rel_tol=1e-6):
+            return "One slow seed moves a mean: take the middle value of the seeds."
+        if math.isclose(found, right - 1, rel_tol=1e-6):
+            return "That is the gain; 'times as fast' counts the base as 1."
+        return f"Try it on base {base} and own {own}: which two numbers stand for the seeds?"
+    return ""
+
+
+@exercise("08-2")
+def _needs_scaling(answer: Callable) -> str:
+    if not isinstance(answer("float16"), bool):
+        return "Answer with True or False."
+    rows = {name: answer(name) for name in ("float32", "tfloat32", "float16", "bfloat16")}
+    if rows["bfloat16"]:
+        return "Compare the exponent bits of bfloat16 with those of float32."
+    if rows["tfloat32"]:
+        return "tfloat32 keeps all exponent bits of float32: what is there left to lose?"
+    if rows["float32"]:
+        return "Nothing vanishes in float32 here: look at its smallest normal number."
+    if not rows["float16"]:
+        return "Look at the zeros of fp16-unscaled in the record."
+    return ""
+
+
+@exercise("08-3")
+def _half_width(answer: Callable) -> str:
+    for values in ([0.01, -0.02, 0.03], [0.004, 0.001, -0.002, 0.006, 0.0]):
+        count, factor = len(values), _FACTOR[len(values)]
+        found, spread = answer(values, factor), statistics.stdev(values)
+        if math.isclose(found, factor * spread / math.sqrt(count), rel_tol=1e-6):
+            continue
+        if math.isclose(found, factor * spread, rel_tol=1e-6):
+            return "That is the spread of one seed: the mean of several is known better."
+        if math.isclose(found, factor * spread / count, rel_tol=1e-6):
+            return "The error of a mean falls more slowly than the number of seeds grows."
+        population = statistics.pstdev(values)
+        if math.isclose(found, factor * population / math.sqrt(count), rel_tol=1e-6):
+            return "The mean came from the same seeds: which divisor makes the spread fair?"
+        if math.isclose(found, spread / math.sqrt(count), rel_tol=1e-6):
+            return "That is the standard error; the factor for 95 % is still missing."
+        if math.isclose(found, 2 * factor * spread / math.sqrt(count), rel_tol=1e-6):
+            return "That is the whole width of the interval."
+        return f"Try it by hand on {values}: spread of the seeds, error of their mean, factor."
+    return ""
+
+
+@exercise("08-4")
+def _smallest_scale(answer: Callable) -> str:
+    cases = [
+        np.array([2.0**-20, 2.0**-25, 2.0**-30, 1.0]),
+        np.array([0.0, -(2.0**-26), 2.0**-24]),
+        np.array([1e-3, -2e-4]),
+        np.array([3.0e-8, 1.5, 0.0]),
+        np.array([2.0**-33, 2.0**-10]),
+        np.array([2.0**-45, 1.0]),
+    ]
+    for gradients in cases:
+        found, right = answer(gradients), _reference_scale(gradients)
+        if found == right:
+            continue
+        shown = np.array2string(gradients, formatter={"float": "{:.3g}".format})
+        if not isinstance(found, int | float | np.number):
+            return f"For {shown} give one number, not {type(found).__name__}."
+        if right == 0:
+            return f"For {shown} no scale keeps both ends: the answer 0 says so."
+        if found == 0:
+            return f"For {shown} there is a scale that keeps both ends."
+        if not _kept(gradients, found):
+            which = "overflows" if _overflows(gradients, found) else "still loses a gradient"
+            return f"For {shown} the scale {found:g} {which}."
+        if math.frexp(found)[0] != 0.5:
+            return "Take a power of two: other scales round every gradient once more."
+        return f"For {shown} the scale {found:g} works, and a smaller one does too."
+    return ""
+
+
+def _reference_scale(gradients: np.ndarray) -> float:
+    scales = (2.0**k for k in range(0, 41))
+    return next((scale for scale in scales if _kept(gradients, scale)), 0)
+
+
+def _kept(gradients: np.ndarray, scale: float) -> bool:
+    with np.errstate(over="ignore"):
+        half = (gradients * scale).astype(np.float16)
+    return bool(np.isfinite(half).all() and ((half == 0) == (gradients == 0)).all())
+
+
+def _overflows(gradients: np.ndarray, scale: float) -> bool:
+    with np.errstate(over="ignore"):
+        return not np.isfinite((gradients * scale).astype(np.float16)).all()

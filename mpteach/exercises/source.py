@@ -1,0 +1,48 @@
+"""Show the source of a function of the package where the code is the lesson."""
+
+import functools
+import inspect
+import textwrap
+from typing import Any
+
+from mpteach.errors import InputError
+
+
+def show_source(thing: Any) -> None:
+    """Show the source of a function, method, property or class of the package.
+
+    A notebook gets it highlighted by the front end's own theme, anything else plain
+    text. Both hold the text and the module's name only: the same on every machine.
+    Raises InputError for what has no Python source.
+    """
+    text = _source(thing)
+    if not _in_notebook():
+        print(text)
+        return
+    from IPython.display import display
+
+    bundle = {"text/plain": text, "text/markdown": f"```python\n{text}\n```"}
+    display(bundle, raw=True)
+
+
+def _source(thing: Any) -> str:
+    if isinstance(thing, property):
+        thing = thing.fget
+    if isinstance(thing, functools.cached_property):
+        thing = thing.func
+    try:
+        lines = inspect.getsource(inspect.unwrap(thing))
+    except (TypeError, OSError):
+        raise InputError(
+            f"{type(thing).__name__} {thing!r:.60} has no Python source to show: "
+            "give a function, a method or a class of mpteach."
+        ) from None
+    return f"# from {thing.__module__}\n{textwrap.dedent(lines).rstrip()}"
+
+
+def _in_notebook() -> bool:
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return getattr(get_ipython(), "kernel", None) is not None

@@ -1,0 +1,197 @@
+"""One shape for every run that is kept: the data, and what is needed to believe them."""
+
+import hashlib
+import json
+import os
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mpteach import hardware
+from mpteach.course import RECORDS, ROOT
+from mpteach.errors import InputError
+
+SCHEMA = 1
+
+
+class RecordError(InputError):
+    """A record that cannot be trusted or read."""
+
+
+class DamagedRecord(RecordError):
+    """Not JSON, or not shaped like a record."""
+
+
+class TruncatedRecord(RecordError):
+    """The end of the file is missing."""
+
+
+class EditedRecord(RecordError):
+    """The content does not match its checksum."""
+
+
+class SchemaMismatch(RecordError):
+    """Written in another version of this shape."""
+
+
+class MissingProvenance(RecordError):
+    """Where the data come from is not said."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An experiment's data with its provenance.
+
+    `machine` is `hardware.machine`'s dict; `date` is UTC, ISO 8601; `commit` and `clean` are
+    None outside a git repository; `sources` is the SHA-256 of the package's source files.
+    """
+
+    experiment: str
+    settings: dict
+    seeds: list[int]
+    command: str
+    machine: dict
+    date: str
+    commit: str | None
+    clean: bool | None
+    sources: str
+    data: dict
+
+    def with_data(self, seeds: list[int], data: dict) -> "Record":
+        """Return this record with other seeds and data, dated now."""
+        return replace(self, seeds=seeds, data=data, date=_now())
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to `path` at once: a reader sees the old file or the new one."""
+        content = {"schema": SCHEMA, **asdict(self)}
+        text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
+        write_atomically(Path(path), text + "\n")
+
+
+def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
+    """Return an empty record of `experiment` on this machine, with its provenance."""
+    commit, clean = _git_state()
+    return Record(
+        experiment=experiment,
+        settings=settings,
+        seeds=[],
+        command=command,
+        machine=hardware.machine(device),
+        date=_now(),
+        commit=commit,
+        clean=clean,
+        sources=source_digest(),
+        data={},
+    )
+
+
+def committed(name: str) -> Record:
+    """Return the record that the course carries as `static/records/NAME.json`."""
+    return load(RECORDS / f"{name}.json")
+
+
+def load(path: str | Path) -> Record:
+    """Return the record at `path`; raise the RecordError that says what is wrong with it."""
+    path = Path(path)
+    content = _parse(path)
+    schema = content.get("schema")
+    if schema != SCHEMA:
+        raise SchemaMismatch(
+            f"{path.name} has record schema {schema!r}, this version reads {SCHEMA}: "
+            "make the record again, or use the version that wrote it."
+        )
+    _require_provenance(path, content)
+    checksum = content.pop("checksum")
+    if checksum != _checksum(content):
+        raise EditedRecord(
+            f"{path.name} was changed after it was written (its checksum does not match): "
+            "restore it, or make it again."
+        )
+    content.pop("schema")
+    if set(content) != set(Record.__dataclass_fields__):
+        odd = sorted(set(content) ^ set(Record.__dataclass_fields__))
+        raise DamagedRecord(f"{path.name} lacks or adds {', '.join(odd)}: make it again.")
+    return Record(**content)
+
+
+def source_digest() -> str:
+    """SHA-256 of the names and bytes of the package's source files, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "mpteach").rglob("*.py")):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the file at `path` by `text` in one step, so that no crash halves it."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(part, 0o644)  # mkstemp's 0o600 would hide the record from its readers
+        os.replace(part, path)
+    except BaseException:
+        os.unlink(part)
+        raise
+
+
+def _parse(path: Path) -> dict:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RecordError(f"there is no record at {str(path)!r}: check the name.") from error
+    except UnicodeDecodeError as error:
+        raise DamagedRecord(f"{path.name} is not text: restore it or make it again.") from error
+    except OSError as error:
+        message = f"{str(path)!r} cannot be read ({error.strerror}): name a record's file."
+        raise RecordError(message) from error
+    if not text.rstrip().endswith("}"):
+        raise TruncatedRecord(
+            f"{path.name} ends before its closing brace after {len(text)} characters: "
+            "restore it or make it again."
+        )
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        message = f"{path.name} is not JSON ({where}): restore it or make it again."
+        raise DamagedRecord(message) from error
+    if not isinstance(content, dict):
+        raise DamagedRecord(f"{path.name} is not a record: its JSON is no object.")
+    return content
+
+
+def _require_provenance(path: Path, content: dict) -> None:
+    needed = ("experiment", "settings", "seeds", "command", "machine", "date", "sources")
+    missing = [name for name in (*needed, "checksum") if not content.get(name)]
+    if missing:
+        raise MissingProvenance(
+            f"{path.name} does not say its {', '.join(missing)}: only a record written by "
+            "the course's own command is accepted."
+        )
+
+
+def _checksum(content: dict) -> str:
+    canonical = json.dumps(content, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    def git(*words: str) -> str:
+        command = ("git", "-C", str(ROOT), *words)
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    try:
+        # A checkout around an installed copy says nothing about the package's sources.
+        if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
+            return None, None
+        return git("rev-parse", "HEAD").strip(), not git("status", "--porcelain").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None, None

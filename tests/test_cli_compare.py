@@ -1,0 +1,182 @@
+"""`mpteach compare` as a person meets it: the good run, Ctrl-C, kill, and every bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from mpteach import cli, comparison, gpt, hardware, records
+from tests.small import CONFIG, CORPUS
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "verse.txt"
+    path.write_bytes(CORPUS.text)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16"))
+    monkeypatch.setitem(gpt.SIZES, "dot", CONFIG)
+
+
+@pytest.fixture
+def compare(tmp_path, text, capsys):
+    def call(*words, out="out.json"):
+        common = ["compare", "--size", "dot", "--text", str(text), "--device", "cpu"]
+        common += ["--steps", "12", "--batch", "4", "--seeds", "1"]
+        status = cli.main([*common, "--out", str(tmp_path / out), *words])
+        return status, capsys.readouterr()
+
+    return call
+
+
+def refused(result, *parts):
+    status, said = result
+    assert status == 2 and said.out == ""
+    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
+    assert "Traceback" not in said.err
+    for part in parts:
+        assert part in said.err
+
+
+def test_it_prints_a_table_and_names_what_this_machine_lacks(compare, tmp_path):
+    status, said = compare()
+    assert status == 0
+    rows = [line.split()[0] for line in said.out.splitlines()]
+    assert rows == ["recipe", "fp32", "bf16", "bf16-pure", "The"]
+    for name in ("tf32", "fp16", "fp16-unscaled", "fp16-pure"):
+        assert f"\n{name}: this cpu has no" in f"\n{said.err}"
+    record = records.load(tmp_path / "out.json")
+    assert record.command.startswith("mpteach compare --size dot")
+
+
+def test_json_is_the_record(compare, tmp_path):
+    status, said = compare("--json", "--recipes", "fp32")
+    assert status == 0 and json.loads(said.out)["experiment"] == "comparison"
+
+
+def test_a_second_call_adds_nothing(compare, tmp_path):
+    compare()
+    before = (tmp_path / "out.json").read_bytes()
+    status, _ = compare()
+    assert status == 0 and (tmp_path / "out.json").read_bytes() == before
+
+
+def test_ctrl_c_keeps_the_finished_runs(compare, tmp_path, monkeypatch):
+    once = comparison.training.train
+
+    def second_is_interrupted(model, corpus, recipe, *rest):
+        if recipe.name == "bf16":
+            raise KeyboardInterrupt
+        return once(model, corpus, recipe, *rest)
+
+    monkeypatch.setattr(comparison.training, "train", second_is_interrupted)
+    status, said = compare()
+    assert status == 130 and "the same command goes on" in said.out
+    assert [r["recipe"] for r in records.load(tmp_path / "out.json").data["runs"]] == ["fp32"]
+    monkeypatch.setattr(comparison.training, "train", once)
+    assert compare()[0] == 0
+    assert len(records.load(tmp_path / "out.json").data["runs"]) == 3
+
+
+def test_a_killed_comparison_goes_on_from_its_file(tmp_path, text):
+    out = tmp_path / "out.json"
+    words = ["compare", "--size", "tiny", "--text", str(text), "--device", "cpu", "--batch", "1"]
+    words += ["--steps", "30", "--recipes", "fp32", "--seeds", "40", "--out", str(out)]
+    command = [sys.executable, "-c", "import sys; from mpteach.cli import main; sys.exit(main())"]
+    with open(tmp_path / "log", "w") as log:
+        victim = subprocess.Popen([*command, *words], stderr=log, stdout=log)
+    deadline = time.monotonic() + 60
+    while not out.exists() and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(victim.pid, signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    kept = len(records.load(out).data["runs"])
+    assert 1 <= kept < 40
+    words[words.index("40")] = str(kept + 1)
+    # The text is one of the settings, the number of seeds is not.
+    subprocess.run([*command, *words], check=True, capture_output=True)
+    assert len(records.load(out).data["runs"]) == kept + 1
+
+
+def test_unknown_words(compare):
+    refused(compare("--recipes", "fp64"), "'fp64'", "choose from fp32, tf32")
+    refused(compare("--size", "7B"), "'7B'", "choose from tiny, 25M")
+    refused(compare("--device", "tpu"), "'tpu'", "choose cpu or cuda")
+    refused(compare("--colour"), "--colour", "mpteach --help")
+
+
+def test_a_gpu_that_is_not_there(compare, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refused(compare("--device", "cuda"), "no GPU", "--device cpu")
+
+
+@pytest.mark.parametrize("flag", ["--steps", "--seeds", "--batch"])
+@pytest.mark.parametrize("value", ["0", "-2"])
+def test_counts_below_one(compare, flag, value):
+    refused(compare(flag, value), f"{flag[2:]} was {value}", "at least 1")
+
+
+def test_a_count_that_is_no_number(compare):
+    refused(compare("--steps", "many"), "--steps", "'many'")
+
+
+def test_texts_that_cannot_serve(compare, tmp_path, text):
+    refused(compare("--text", str(tmp_path / "none")), "no text at", "none")
+    (tmp_path / "empty").touch()
+    refused(compare("--text", str(tmp_path / "empty")), "is empty")
+    (tmp_path / "short").write_text("short")
+    refused(compare("--text", str(tmp_path / "short")), "has 5 bytes", "at least")
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"my thesis", b"[1, 2]}", b'{"a": 1}'])
+def test_a_file_that_is_no_record_is_left_alone(compare, tmp_path, content):
+    (tmp_path / "out.json").write_bytes(content)
+    refused(compare(), "out.json")
+    assert (tmp_path / "out.json").read_bytes() == content
+
+
+def test_a_folder_and_a_missing_folder(compare, tmp_path):
+    (tmp_path / "folder").mkdir()
+    refused(compare(out="folder"), "is a folder", "--out")
+    refused(compare(out="none/out.json"), "no folder", "make it first")
+
+
+def test_a_place_without_permission(compare, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    # Root may write anywhere, so the refusal is staged rather than set by chmod.
+    monkeypatch.setattr(comparison.tempfile, "TemporaryFile", refuse)
+    refused(compare(), "cannot be written (Permission denied)", "--out")
+
+
+def test_a_record_of_other_settings(compare, tmp_path):
+    compare("--recipes", "fp32")
+    before = (tmp_path / "out.json").read_bytes()
+    refused(compare("--recipes", "fp32", "--steps", "13"), "was begun with training")
+    assert (tmp_path / "out.json").read_bytes() == before
+
+
+def test_a_gpu_out_of_memory(compare, monkeypatch):
+    def exhaust(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(comparison.training, "train", exhaust)
+    status, said = compare("--recipes", "fp32")
+    assert status == 2 and "ran out of memory in fp32" in said.err.splitlines()[-1]
+    assert "--batch" in said.err and "Traceback" not in said.err
+
+
+def test_nothing_to_run_at_all(compare, tmp_path):
+    refused(compare("--recipes", "tf32", "fp16"), "tfloat32", "float16", "--recipes")
+    assert not (tmp_path / "out.json").exists()

@@ -1,0 +1,134 @@
+"""A comparison keeps what is done, goes on from it, and refuses to mix."""
+
+import statistics
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mpteach import comparison, gpt, hardware, recipes, records
+from mpteach.errors import InputError
+from tests.small import CONFIG, CORPUS, SETTINGS
+
+NAMES = ["fp32", "bf16", "fp16"]
+
+
+@pytest.fixture(autouse=True)
+def a_cpu_with_bf16_but_no_fp16(monkeypatch):
+    monkeypatch.setattr(hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16"))
+    monkeypatch.setitem(gpt.SIZES, "dot", CONFIG)
+
+
+def begin(settings=SETTINGS):
+    return comparison.begin("dot", settings, CORPUS, "cpu", "mpteach compare")
+
+
+def losses(record):
+    return {(run["recipe"], run["seed"]): run["losses"] for run in record.data["runs"]}
+
+
+def test_it_runs_every_pair_and_saves_the_record(tmp_path):
+    path = tmp_path / "out.json"
+    record = comparison.run(begin(), NAMES, range(2), CORPUS, path)
+    assert set(losses(record)) == {(name, s) for name in ("fp32", "bf16") for s in (0, 1)}
+    assert record.seeds == [0, 1]
+    assert list(record.data["unavailable"]) == ["fp16"]
+    loaded = records.load(path)
+    assert losses(loaded) == losses(record) and loaded.settings["corpus"]["sha256"]
+
+
+def test_recipes_start_from_the_same_weights_and_batches(tmp_path):
+    record = comparison.run(begin(), NAMES, [3], CORPUS, tmp_path / "out.json")
+    first = [run["losses"][0] for run in record.data["runs"]]
+    assert first[0] == pytest.approx(first[1], rel=1e-2) and first[0] != first[1]
+
+
+@pytest.mark.parametrize("stop_at", [("fp32", 0, 3), ("bf16", 1, 12), ("fp32", 1, 1)])
+def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, stop_at):
+    path = tmp_path / "out.json"
+    whole = comparison.run(begin(), NAMES, range(2), CORPUS, tmp_path / "whole.json")
+
+    def stop(name, seed, step, loss):
+        if (name, seed, step) == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        comparison.run(begin(), NAMES, range(2), CORPUS, path, stop)
+    kept = comparison.resume(begin(), path)
+    todo = comparison.missing(kept, NAMES, range(2))
+    assert todo and len(todo) + len(kept.data["runs"]) == 4
+    assert losses(comparison.run(kept, NAMES, range(2), CORPUS, path)) == losses(whole)
+
+
+def test_more_seeds_and_recipes_are_added_to_a_record(tmp_path):
+    path = tmp_path / "out.json"
+    comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
+    kept = comparison.resume(begin(), path)
+    record = comparison.run(kept, ["fp32", "bf16"], range(2), CORPUS, path)
+    assert len(record.data["runs"]) == 4 and record.seeds == [0, 1]
+
+
+def test_a_finished_record_is_not_rewritten(tmp_path):
+    path = tmp_path / "out.json"
+    comparison.run(begin(), NAMES, range(1), CORPUS, path)
+    before = path.read_bytes()
+    comparison.run(comparison.resume(begin(), path), NAMES, range(1), CORPUS, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda r: replace(r, settings={**r.settings, "size": "25M"}), "size 'dot'"),
+        (lambda r: replace(r, machine={**r.machine, "gpu": "NVIDIA H200"}), "GPU None"),
+        (lambda r: replace(r, sources="0" * 64), "package sources"),
+        (lambda r: replace(r, experiment="other"), "experiment 'comparison'"),
+    ],
+)
+def test_a_record_begun_otherwise_is_refused_and_kept(tmp_path, change, named):
+    path = tmp_path / "out.json"
+    comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"was begun with {named}.*another --out"):
+        comparison.resume(change(begin()), path)
+    assert path.read_bytes() == before
+
+
+def test_out_of_memory_names_the_peak_and_the_flag(tmp_path, monkeypatch):
+    def exhaust(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(comparison.training, "train", exhaust)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
+    with pytest.raises(InputError, match=r"in fp32 after a peak of 3.00 GiB: lower --batch"):
+        comparison.run(begin(), ["fp32"], range(1), CORPUS, tmp_path / "out.json")
+
+
+def two_seeds(tmp_path):
+    return comparison.run(begin(), ["fp32", "bf16"], range(2), CORPUS, tmp_path / "o.json")
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    record = two_seeds(tmp_path)
+    held_out = {
+        (run["recipe"], run["seed"]): run["validation_loss"] for run in record.data["runs"]
+    }
+    expected = [held_out["bf16", seed] - held_out["fp32", seed] for seed in (0, 1)]
+    assert comparison.differences(record, "bf16") == expected
+
+
+def test_the_table_shows_medians_and_what_broke(tmp_path):
+    record = two_seeds(tmp_path)
+    broken = {**record.data["runs"][0], "recipe": "fp16-pure", "non_finite_step": 2}
+    for key in ("final_loss", "validation_loss", "tokens_per_second"):
+        broken[key] = None
+    data = {**record.data, "runs": [*record.data["runs"], broken]}
+    lines = comparison.table(record.with_data([0, 1], data)).splitlines()
+    assert [line.split()[0] for line in lines] == ["recipe", "fp32", "bf16", "fp16-pure"]
+    middle = statistics.median(
+        run["validation_loss"] for run in comparison.runs_of(record, "bf16")
+    )
+    assert lines[2].split()[2] == f"{middle:.3f}" and lines[1].split()[4] == "1.00"
+    assert lines[3].endswith("non-finite at step 2") and "nan" not in lines[3]
+
+

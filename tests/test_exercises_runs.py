@@ -1,0 +1,113 @@
+"""The comparison's checkers: right answers pass, plausible wrong ones get their hint."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+
+from mpteach.exercises import check
+
+
+def kept(gradients, scale):
+    with np.errstate(over="ignore"):
+        half = (gradients * scale).astype(np.float16)
+    return np.isfinite(half).all() and ((half == 0) == (gradients == 0)).all()
+
+
+def smallest_scale(gradients, highest=40, start=0):
+    for k in range(start, highest + 1):
+        if kept(gradients, 2.0**k):
+            return 2.0**k
+    return 0
+
+
+def by_formula(gradients):
+    """The same answer without a search: what must be lifted above 2^-25, what stays under."""
+    sizes = np.abs(gradients[gradients != 0])
+    k = 0
+    while sizes.min() * 2.0**k <= 2.0**-25:
+        k += 1
+    return 2.0**k if sizes.max() * 2.0**k < 65520 else 0
+
+
+def only_largest(gradients):
+    return 2.0 ** math.floor(math.log2(65504 / np.abs(gradients).max()))
+
+
+def half_width(values, factor):
+    return factor * statistics.stdev(values) / math.sqrt(len(values))
+
+
+RIGHT = {
+    "08-1": [lambda base, own: statistics.median(own) / statistics.median(base)],
+    "08-2": [lambda name: name == "float16", lambda name: name.startswith("float16")],
+    "08-3": [half_width, lambda v, f: f * (np.std(v, ddof=1) / len(v) ** 0.5)],
+    "08-4": [smallest_scale, by_formula],
+}
+
+WRONG = {
+    "08-1": [
+        (lambda b, o: statistics.median(b) / statistics.median(o), "above 1"),
+        (lambda b, o: statistics.fmean(o) / statistics.fmean(b), "middle value"),
+        (lambda b, o: statistics.median(o) / statistics.median(b) - 1, "counts the base"),
+        (lambda b, o: max(o) / max(b), "which two numbers"),
+        (lambda b, o: statistics.median(o) - statistics.median(b), "which two numbers"),
+        (lambda b, o: o[0] / b[0], "which two numbers"),
+        (lambda b, o: [y / x for x, y in zip(b, o)], "cannot be used"),
+    ],
+    "08-2": [
+        (lambda name: name in ("float16", "bfloat16"), "exponent bits of bfloat16"),
+        (lambda name: "16" in name, "exponent bits of bfloat16"),
+        (lambda name: name != "float32" and name != "bfloat16", "tfloat32 keeps"),
+        (lambda name: name in ("float16", "float32"), "smallest normal"),
+        (lambda name: False, "zeros of fp16-unscaled"),
+        (lambda name: "yes", "True or False"),
+        (lambda name: True, "exponent bits of bfloat16"),
+    ],
+    "08-3": [
+        (lambda v, f: f * statistics.stdev(v), "one seed"),
+        (lambda v, f: f * statistics.stdev(v) / len(v), "more slowly"),
+        (lambda v, f: f * statistics.pstdev(v) / math.sqrt(len(v)), "divisor"),
+        (lambda v, f: statistics.stdev(v) / math.sqrt(len(v)), "standard error"),
+        (lambda v, f: 2 * half_width(v, f), "whole width"),
+        (lambda v, f: f * max(v), "by hand"),
+        (lambda v, f: f * statistics.variance(v) / len(v), "by hand"),
+    ],
+    "08-4": [
+        (lambda g: 2.0**16, "overflows"),
+        (lambda g: 1.0, "still loses"),
+        (only_largest, "smaller one does too"),
+        (lambda g: smallest_scale(g) or 2.0**40, "no scale keeps both"),
+        (lambda g: 1.5 * smallest_scale(g), "power of two"),
+        (lambda g: "big", "one number"),
+        (lambda g: 2.0**20, "overflows"),
+        (lambda g: 0, "there is a scale"),
+    ],
+}
+RIGHT_CASES = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
+WRONG_CASES = [(name, *case) for name, cases in WRONG.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT_CASES)
+def test_right_answers(name, answer, capsys):
+    check(name, answer)
+    assert capsys.readouterr().out == f"{name}: correct\n"
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), WRONG_CASES)
+def test_wrong_answers_get_their_hint(name, answer, hint, capsys):
+    check(name, answer)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}: not yet. ") and hint in said
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_every_checker_meets_five_wrong_answers(name):
+    assert len(WRONG[name]) >= 5
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_stub_is_not_attempted(name, capsys):
+    check(name, lambda *_: ...)
+    assert capsys.readouterr().out == f"{name}: not attempted\n"

@@ -1,0 +1,176 @@
+"""The loop against torch written out by hand, and what a run notes of itself."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mpteach import gpt, recipes, training
+from mpteach.data import windows
+from mpteach.errors import InputError
+from tests.small import CONFIG, CORPUS, SETTINGS
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def fresh_model(seed=0):
+    torch.manual_seed(seed)
+    return gpt.GPT(CONFIG)
+
+
+def run(name, settings=SETTINGS, seed=0, **kw):
+    return training.train(fresh_model(), CORPUS, recipes.get(name), settings, seed, **kw)
+
+
+def by_hand(recipe, scaled=False):
+    """The same training in torch's own words, with one learning rate for each step."""
+    model = fresh_model().to(getattr(torch, recipe.weights))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95))
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    tokens = torch.tensor(list(CORPUS.text[: CORPUS.size_bytes * 9 // 10]), dtype=torch.uint8)
+    generator, losses = torch.Generator().manual_seed(0), []
+    for step in range(1, SETTINGS.steps + 1):
+        starts = torch.randint(len(tokens) - CONFIG.sequence, (4,), generator=generator)
+        inputs, targets = windows(tokens, starts, CONFIG.sequence)
+        optimizer.param_groups[0]["lr"] = 6e-4 * step / 50
+        dtype = getattr(torch, recipe.compute or "bfloat16")
+        with torch.autocast("cpu", dtype=dtype, enabled=recipe.compute is not None):
+            loss = F.cross_entropy(model(inputs).view(-1, 256), targets.reshape(-1))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, model
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "bf16-pure", "fp16", "fp16-unscaled"])
+def test_losses_and_weights_are_those_of_torch_by_hand(name):
+    recipe = recipes.get(name)
+    losses, theirs = by_hand(recipe, scaled=recipe.scale_loss)
+    ours = fresh_model()
+    done = training.train(ours, CORPUS, recipe, SETTINGS, seed=0)
+    assert done.losses == pytest.approx(losses, rel=1e-6)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not():
+    first, again, other = run("fp32"), run("fp32"), run("fp32", seed=1)
+    assert first.losses == again.losses and first.validation_loss == again.validation_loss
+    assert first.losses[0] != other.losses[0]
+
+
+def test_on_step_sees_every_step():
+    seen = []
+    done = run("fp32", on_step=lambda step, loss: seen.append((step, loss)))
+    assert [step for step, _ in seen] == list(range(1, 13))
+    assert [loss for _, loss in seen] == pytest.approx(done.losses, rel=1e-6)
+
+
+def test_speed_counts_only_warm_steps_without_samples():
+    done = run("fp32", replace(SETTINGS, steps=20, gradient_every=5))
+    warm = [done.seconds[step - 1] for step in range(11, 20) if step != 15]
+    assert done.tokens_per_second == pytest.approx(4 * 8 / np.median(warm), rel=1e-9)
+    assert run("fp32", replace(SETTINGS, steps=10)).tokens_per_second is None
+
+
+def test_on_a_cpu_no_peak_is_claimed():
+    done = run("fp32")
+    assert done.peak_allocated_bytes is None and done.peak_reserved_bytes is None
+
+
+def test_16_bit_weights_end_non_finite_in_fp16_and_the_run_stops_there():
+    done = run("fp16-pure", replace(SETTINGS, steps=40))
+    assert done.non_finite_step == len(done.losses) < 40
+    assert done.losses[-1] is None and None not in done.losses[:-1]
+    assert done.validation_loss is None and done.tokens_per_second is None
+
+
+def test_an_overflow_is_skipped_and_halves_the_scale():
+    model = fresh_model()
+    with torch.no_grad():
+        model.norm.weight.mul_(100)
+    weights = [p.clone() for p in model.parameters()]
+    settings = replace(SETTINGS, steps=1)
+    done = training.train(model, CORPUS, recipes.get("fp16"), settings, seed=0)
+    assert done.skipped_steps == [1] and done.loss_scale == [(1, 65536.0)]
+    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+
+
+def test_the_scale_in_use_is_noted_when_it_changes():
+    model = fresh_model()
+    with torch.no_grad():
+        model.norm.weight.mul_(100)
+    done = training.train(model, CORPUS, recipes.get("fp16"), SETTINGS, seed=0)
+    skips = len(done.skipped_steps)
+    assert done.skipped_steps == list(range(1, skips + 1)) and 0 < skips < SETTINGS.steps
+    assert done.loss_scale == [(k, 2.0 ** (17 - k)) for k in range(1, skips + 2)]
+
+
+def test_recipes_without_scaling_note_no_scale():
+    assert run("fp16-unscaled").loss_scale == [] and run("bf16").skipped_steps == []
+
+
+def test_gradient_shares_are_numpys():
+    generator = np.random.default_rng(0)
+    gradients = np.exp2(generator.uniform(-40, 0, size=4096)).astype(np.float32)
+    gradients[:100] = 0
+    model = nn.Linear(4096, 1, bias=False)
+    model.weight.grad = torch.from_numpy(gradients[None] * np.float32(2**16))
+    shares = training.gradient_shares(model, 2.0**16)
+    smallest = np.finfo(np.float16).smallest_subnormal.astype(np.float32)
+    normal = np.finfo(np.float16).smallest_normal.astype(np.float32)
+    live = gradients > 0
+    assert shares["zero"] == pytest.approx(100 / 4096, rel=1e-6)
+    assert shares["below_normal"] == pytest.approx((live & (gradients < normal)).mean(), rel=1e-6)
+    below = (live & (gradients < smallest)).mean()
+    assert 0 < below and shares["below_subnormal"] == pytest.approx(below, rel=1e-6)
+
+
+def test_gradients_are_sampled_at_the_steps_said():
+    done = run("fp32")
+    assert [row["step"] for row in done.gradients] == [1, 5, 10]
+    assert all(0 <= row["below_subnormal"] <= row["below_normal"] <= 1 for row in done.gradients)
+
+
+def test_validation_is_the_mean_over_even_windows_in_float32():
+    model, recipe = fresh_model(), recipes.get("bf16-pure")
+    model.to(torch.bfloat16)
+    _, held_out = CORPUS.split("cpu", CONFIG.sequence)
+    starts = torch.linspace(0, len(held_out) - 9, 8).long()
+    inputs, targets = windows(held_out, starts, CONFIG.sequence)
+    logits = model(inputs).float().view(-1, 256)
+    expected = F.cross_entropy(logits, targets.reshape(-1)).item()
+    found = training.evaluate(model, held_out, recipe, SETTINGS)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found != float(torch.tensor(found).bfloat16())
+
+
+def test_tf32_is_put_back_even_after_an_error():
+    before = torch.get_float32_matmul_precision()
+    seen = []
+
+    def stop(step, loss):
+        seen.append(torch.get_float32_matmul_precision())
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run("tf32", on_step=stop)
+    assert seen == ["high"] and torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "validation_batches", "gradient_every"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_below_one_are_refused(name, value):
+    with pytest.raises(InputError, match=f"{name} was {value}: it must be at least 1"):
+        training.Settings(**{name: value})
