@@ -11,6 +11,7 @@ PINNED := CUDA_VISIBLE_DEVICES= OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 # Pythons to try, the first that answers wins. A name can be there and still fail to run.
 PYTHONS := $(if $(PYTHON),"$(PYTHON)",python3.13 python3.12 python3.11 python3 python)
+ASKED := $(or $(PYTHON),what this machine has on its PATH)
 # Status 0: usable. 3: the right version, without what builds an environment.
 PROBE := import sys, importlib.util as u; \
 	(3, 11) <= sys.version_info[:2] < (3, 14) or sys.exit(1); \
@@ -52,6 +53,6 @@ $(BUILT): pyproject.toml constraints.txt
 		echo "$$right cannot make environments: install its venv module (Debian and" \
 			"Ubuntu: apt install python3-venv) or name another with 'make PYTHON=...'."; \
 	else \
-		echo "The course needs Python 3.11, 3.12 or 3.13 and $(or $(PYTHON),this machine's" \
-			"PATH) offers none: install one or name it with 'make PYTHON=...'."; \
+		echo "The course needs Python 3.11, 3.12 or 3.13 and $(ASKED) is none:" \
+			"install one or name it with 'make PYTHON=...'."; \
 	fi >&2; exit 2

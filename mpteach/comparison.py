@@ -124,9 +124,14 @@ def differences(
     return [own - other for own, other in pairs if None not in (own, other)]
 
 
-def speed_up(record: Record, name: str, base: str = "fp32") -> float | None:
-    """Return how many times the tokens per second of `base` the recipe `name` reaches."""
-    own, other = (median_of(record, n, "tokens_per_second") for n in (name, base))
+def speed_up(
+    record: Record, name: str, base: str = "fp32", key: str = "tokens_per_second"
+) -> float | None:
+    """Return how many times the tokens per second of `base` the recipe `name` reaches.
+
+    `key` may be "forward_tokens_per_second", which leaves out backward pass and step.
+    """
+    own, other = (median_of(record, n, key) for n in (name, base))
     return own / other if own and other else None
 
 

@@ -72,7 +72,10 @@ def examine() -> dict[str, Any]:
 def describe(report: dict[str, Any]) -> str:
     """Return `report` in lines for a reader."""
     found = report["versions"].items()
-    versions = ", ".join(f"{name} {version or 'missing'}" for name, version in found)
+    # A no-break space keeps a name and its version on one line.
+    versions = ", ".join(
+        f"{name}\N{NBSP}{version or 'missing'}" for name, version in found
+    )
     cpu, gpu = report["cpu"], report["gpu"]
     lines = [
         *textwrap.wrap(f"Versions  {versions}", 80, subsequent_indent=" " * 10),
@@ -88,7 +91,7 @@ def describe(report: dict[str, Any]) -> str:
         "",
         *(report["problems"] or ["The course can run here."]),
     ]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\N{NBSP}", " ")
 
 
 _RUNS = {

@@ -45,6 +45,7 @@ _VOLATILE_CELL = (
     "vscode",
 )
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_TEXT_KINDS = ("application/javascript", "image/svg+xml")
 _NUMBER = re.compile(r"[-+]?\d[\d,.]*(?:e[-+]?\d+)?", re.IGNORECASE)
 _MARKER = re.compile(r"#+\s*(BEGIN|END)\s+(SOLUTION|HIDDEN\s+TEST)S?\b", re.IGNORECASE)
 _MARKERS = {
@@ -122,7 +123,7 @@ def student_edition(nb: dict[str, Any]) -> dict[str, Any]:
 
     Raises InputError naming the cell whose markers are nested, unmatched or misspelt.
     """
-    nb = copy.deepcopy(nb)
+    nb = _not_run(nb)
     nb["metadata"].pop("widgets", None)
     for index, cell in enumerate(nb["cells"]):
         marks = cell["metadata"].get("nbgrader", {})
@@ -131,7 +132,6 @@ def student_edition(nb: dict[str, Any]) -> dict[str, Any]:
         if cell["cell_type"] == "code":
             where = f"cell {cell.get('id', '')} ({index})"
             cell["source"] = _without_solutions(_text(cell["source"]), where)
-            cell.update(outputs=[], execution_count=None)
         elif marks.get("solution"):
             cell["source"] = _WRITTEN_STUB
     return nb
@@ -146,6 +146,7 @@ def execute(
     Raises InputError naming notebook `name` and the cell that failed.
     """
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
     from nbclient.exceptions import (
         CellExecutionError,
@@ -153,19 +154,24 @@ def execute(
         DeadKernelError,
     )
 
-    node = nbformat.from_dict(copy.deepcopy(nb))
+    node = nbformat.from_dict(_not_run(nb))
     client = NotebookClient(
         node,
-        km=_kernel_of_this_python(),
         timeout=600,
         record_timing=False,
         store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
         resources={"metadata": {"path": str(folder)}},
     )
+    started: list[int] = []
+    client.on_cell_start = lambda cell, cell_index: started.append(cell_index)
+    client.create_kernel_manager()
+    # No folder of kernels to look in leaves this very interpreter.
+    client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
     try:
         client.execute(env=_kernel_environment(environment))
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise InputError(f"{name}: {_failure(node, error)}") from None
+        raise InputError(f"{name}: {_failure(node, started[-1:], error)}") from None
     return canonicalise(json.loads(json.dumps(node)))
 
 
@@ -205,7 +211,7 @@ def _with_texts(nb: dict[str, Any], change: Any) -> dict[str, Any]:
                 output["text"] = change(_text(output["text"]))
             data = output.get("data", {})
             for mime, value in data.items():
-                if not mime.endswith("json"):
+                if mime.startswith("text/") or mime in _TEXT_KINDS:
                     data[mime] = change(_text(value))
     return nb
 
@@ -282,13 +288,12 @@ def _marker(line: str, where: str) -> tuple[str, str]:
     return exact or ("", "")
 
 
-def _kernel_of_this_python() -> Any:
-    """Return a manager that starts this interpreter, whatever kernels are installed."""
-    from jupyter_client.kernelspec import KernelSpecManager
-    from jupyter_client.manager import AsyncKernelManager
-
-    specs = KernelSpecManager(kernel_dirs=[])
-    return AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
+def _not_run(nb: dict[str, Any]) -> dict[str, Any]:
+    nb = copy.deepcopy(nb)
+    for cell in nb["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    return nb
 
 
 def _kernel_environment(extra: Mapping[str, str]) -> dict[str, str]:
@@ -299,15 +304,15 @@ def _kernel_environment(extra: Mapping[str, str]) -> dict[str, str]:
     } | extra
 
 
-def _failure(node: dict[str, Any], error: Exception) -> str:
-    for index, cell in enumerate(node["cells"]):
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                what = f"{output['ename']}: {output['evalue']}"
-                return f"cell {cell.get('id', '')} ({index}) raised {what}"
-    ran = [cell for cell in node["cells"] if cell.get("execution_count")]
-    after = f"after cell {ran[-1].get('id', '')}" if ran else "at the first cell"
-    return f"stopped {after} ({type(error).__name__})"
+def _failure(node: dict[str, Any], started: list[int], error: Exception) -> str:
+    if not started:
+        return f"the kernel did not start ({type(error).__name__})"
+    cell = node["cells"][started[0]]
+    where = f"cell {cell.get('id', '')} ({started[0]})"
+    for output in cell["outputs"]:
+        if output["output_type"] == "error":
+            return f"{where} raised {output['ename']}: {output['evalue']}"
+    return f"{where} stopped the kernel or took too long ({type(error).__name__})"
 
 
 def _keep_live_outputs(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

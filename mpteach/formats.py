@@ -1,23 +1,54 @@
 """Binary floating-point formats: a format is a frozen value, everything else is read off it.
 
-Source: IEEE 754-2019, section 3.4 (binary interchange formats).
+Sources: IEEE 754-2019, sections 3.3 and 3.4 (layout), 4.3.1 (nearest, ties to even);
+Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16); NVIDIA's A100 white paper (TF32).
 """
 
+import math
+import operator
 from dataclasses import dataclass
+
+import numpy as np
 
 from mpteach.errors import InputError
 
 
 @dataclass(frozen=True)
-class FloatFormat:
-    """A format with a sign bit, exponent bits and fraction bits, laid out as IEEE 754 does.
+class Fields:
+    """The three fields of one value, as integers, and what they mean together.
 
-    The lowest exponent field holds zero and the subnormals, the highest inf and NaN.
+    `kind` is "zero", "subnormal", "normal", "inf" or "nan"; `pattern` is the bits as text,
+    the fields apart; `value` is exact.
+    """
+
+    sign: int
+    exponent: int
+    fraction: int
+    kind: str
+    pattern: str
+    value: float
+
+
+@dataclass(frozen=True)
+class FloatFormat:
+    """A format of sign bit, exponent field and fraction field, laid out as IEEE 754 does.
+
+    Exponent field 0 holds zero and the subnormals, the highest one inf and NaN. Names mirror
+    `torch.finfo`. Raises InputError where it has no normal numbers, or as many as float64.
     """
 
     name: str
     exponent_bits: int
     fraction_bits: int
+
+    def __post_init__(self) -> None:
+        for what, highest in (("exponent_bits", 11), ("fraction_bits", 51)):
+            lowest, given = 2 if what == "exponent_bits" else 1, getattr(self, what)
+            if not isinstance(given, int) or not lowest <= given <= highest:
+                raise InputError(
+                    f"{what} was {given!r}: give a whole number from {lowest} to {highest}, "
+                    "so that float64 holds every value and int64 every code."
+                )
 
     @property
     def bits(self) -> int:
@@ -40,6 +71,11 @@ class FloatFormat:
         return (2 - self.eps) * 2.0**self.bias
 
     @property
+    def min(self) -> float:
+        """Lowest finite value, which is `-max`."""
+        return -self.max
+
+    @property
     def smallest_normal(self) -> float:
         """Smallest positive value with all significant bits."""
         return 2.0 ** (1 - self.bias)
@@ -49,10 +85,113 @@ class FloatFormat:
         """Smallest positive value."""
         return self.smallest_normal * self.eps
 
+    @property
+    def infinity_code(self) -> int:
+        """The code of +inf; codes above it, up to the sign bit, are NaN."""
+        return (2**self.exponent_bits - 1) << self.fraction_bits
+
+    def decode(self, codes: np.ndarray | int) -> np.ndarray:
+        """Return the exact values of integer `codes`, any shape, as float64 of that shape.
+
+        Raises InputError for codes that are no integers or do not fit into `bits`.
+        """
+        codes = self._checked(codes)
+        sign = np.where(codes >> (self.bits - 1), -1.0, 1.0)
+        exponent = (codes >> self.fraction_bits) & (2**self.exponent_bits - 1)
+        fraction = codes & (2**self.fraction_bits - 1)
+        implied = np.where(exponent > 0, 2**self.fraction_bits, 0)
+        scale = np.maximum(exponent, 1) - self.bias - self.fraction_bits
+        finite = np.ldexp((implied + fraction).astype(np.float64), scale.astype(np.int32))
+        special = np.where(fraction > 0, np.nan, np.inf)
+        return sign * np.where(exponent == 2**self.exponent_bits - 1, special, finite)
+
+    def encode(self, x: np.ndarray | float) -> np.ndarray:
+        """Return the codes of `x` rounded once, from float64, to nearest with ties to even.
+
+        Any shape; codes are int64 of that shape. From half a step above `max` on it is inf.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        size = np.where(np.isfinite(x), np.abs(x), 0.0)
+        exponent = self._exponent(size)
+        steps = np.rint(np.ldexp(size, self.fraction_bits - exponent)).astype(np.int64)
+        # A subnormal's steps are its code. Each binade above adds one to the exponent field;
+        # its implied bit is in `steps`, and a carry out of the fraction lands there too.
+        binades = (exponent - (1 - self.bias)).astype(np.int64)
+        codes = np.minimum(steps + (binades << self.fraction_bits), self.infinity_code)
+        codes = np.where(np.isinf(x), self.infinity_code, codes)
+        quiet = self.infinity_code | 1 << (self.fraction_bits - 1)
+        codes = np.where(np.isnan(x), quiet, codes)
+        return codes | np.signbit(x).astype(np.int64) << (self.bits - 1)
+
+    def fields(self, x: float) -> Fields:
+        """Return the fields of the number `x`, rounded to this format first."""
+        return self.fields_of(int(self.encode(float(x))))
+
+    def fields_of(self, code: int) -> Fields:
+        """Return the fields of `code`; raise InputError where it does not fit into `bits`."""
+        code = int(self._checked(operator.index(code)))
+        pattern = f"{code:0{self.bits}b}"
+        sign, exponent = pattern[0], pattern[1 : 1 + self.exponent_bits]
+        fraction = pattern[1 + self.exponent_bits :]
+        return Fields(
+            sign=int(sign),
+            exponent=int(exponent, 2),
+            fraction=int(fraction, 2),
+            kind=self._kind(int(exponent, 2), int(fraction, 2)),
+            pattern=f"{sign} {exponent} {fraction}",
+            value=float(self.decode(code)),
+        )
+
+    def values(self) -> np.ndarray:
+        """Return all finite values, ascending, zero once, as float64.
+
+        Raises InputError for formats above 16 bits: their list is too long to be read.
+        """
+        if self.bits > 16:
+            raise InputError(
+                f"{self.name} has {self.bits} bits: values() lists formats of at most 16."
+            )
+        positive = self.decode(np.arange(self.infinity_code))
+        return np.concatenate([-positive[:0:-1], positive])
+
+    def ulp(self, x: np.ndarray | float) -> np.ndarray:
+        """Return the distance from finite |x| to the next larger grid point, as float64.
+
+        At a power of two it is the step above it (Goldberg 1991; `math.ulp`). The grid is
+        carried on beyond `max`. Raises InputError for inf and NaN, which have no distance.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if not np.isfinite(x).all():
+            raise InputError(f"ulp of {x[~np.isfinite(x)].flat[0]}: give finite numbers.")
+        return np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
+
+    def _exponent(self, size: np.ndarray) -> np.ndarray:
+        # frexp's mantissa lies in [0.5, 1), the format's in [1, 2); subnormals share the lowest.
+        _, above = np.frexp(size)
+        lowest = 1 - self.bias
+        return np.where(size == 0, lowest, np.maximum(above - 1, lowest))
+
+    def _checked(self, codes: np.ndarray | int) -> np.ndarray:
+        codes = np.asarray(codes)
+        if not np.issubdtype(codes.dtype, np.integer):
+            raise InputError(f"codes of dtype {codes.dtype}: {self.name} codes are integers.")
+        wrong = codes[(codes < 0) | (codes >> (self.bits - 1) > 1)]
+        if wrong.size:
+            highest = 2**self.bits - 1
+            raise InputError(f"code {wrong.flat[0]}: {self.name} codes are 0 to {highest}.")
+        return codes.astype(np.int64)
+
+    def _kind(self, exponent: int, fraction: int) -> str:
+        if exponent == 2**self.exponent_bits - 1:
+            return "nan" if fraction else "inf"
+        if exponent == 0:
+            return "subnormal" if fraction else "zero"
+        return "normal"
+
 
 FORMATS = {
-    format.name: format
-    for format in (
+    fmt.name: fmt
+    for fmt in (
         FloatFormat("float32", 8, 23),
         FloatFormat("tfloat32", 8, 10),
         FloatFormat("float16", 5, 10),

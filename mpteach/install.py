@@ -42,7 +42,7 @@ _REASONS = [
     ),
     (
         r"ResolutionImpossible",
-        "no index that pip was given has the versions of constraints.txt; check pip config",
+        "no index that pip knows has the versions of constraints.txt; read the log",
     ),
     (r"ERROR: (.+)", "{0}"),
 ]
@@ -54,17 +54,22 @@ def build() -> None:
     Raises InputError with pip's reason when it fails; the stamp is gone then, so that
     nothing half-built counts.
     """
+    # Without a stamp an installation was broken off, perhaps in the middle of a package.
+    kept = STAMP.exists() and _works()
     STAMP.unlink(missing_ok=True)
     LOG.parent.mkdir(exist_ok=True)
     LOG.write_text("")
     _say(f"Setting up the course in {ENVIRONMENT}: this happens once.")
-    if _works():
+    if kept:
         _say(f"1/3 Keeping the environment that is in {ENVIRONMENT}.")
     else:
         _create()
     _say("2/3 Installing the build tool.")
     _pip("-c", "constraints.txt", "setuptools")
-    _say(f"3/3 Installing {_packages()} packages: {_download()}.")
+    if kept:
+        _say("3/3 Installing what has changed in constraints.txt.")
+    else:
+        _say(f"3/3 Installing {_packages()} packages: {_download()}.")
     _pip("--no-build-isolation", *REQUIREMENT)
     STAMP.write_text(f"{Path.cwd()}\n")
     _say("Done.")
@@ -99,7 +104,7 @@ def _pip(*arguments: str) -> None:
 
 
 def _run(what: str, *command: str | Path) -> None:
-    """Run `command` with its output in the log; raise InputError saying why it failed."""
+    """Run `command` with its output in the log; raise InputError with its reason."""
     printed = []
     process = subprocess.Popen(
         list(map(str, command)),
@@ -169,7 +174,10 @@ def main() -> int:
         )
         return 2
     except KeyboardInterrupt:
-        print("Stopped: the next make begins where pip was.", file=sys.stderr)
+        print(
+            "Stopped: the next make begins again; pip keeps its downloads.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

@@ -68,6 +68,7 @@ class Run:
     final_loss: float | None = None
     validation_loss: float | None = None
     tokens_per_second: float | None = None
+    forward_tokens_per_second: float | None = None
     peak_allocated_bytes: int | None = None
     peak_reserved_bytes: int | None = None
 
@@ -114,8 +115,9 @@ def train(
     _note_peak(run, device)
     if not run.non_finite_step:
         run.final_loss = statistics.fmean(run.losses[-20:])
-        run.validation_loss = evaluate(model, held_out, recipe, settings)
-    run.tokens_per_second = _throughput(run, settings, model.config.sequence)
+        held_out_run = evaluate(model, held_out, recipe, settings)
+        run.validation_loss, run.forward_tokens_per_second = held_out_run
+        run.tokens_per_second = _throughput(run, settings, model.config.sequence)
     return run
 
 
@@ -125,22 +127,28 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, tokens: Tensor, recipe: Recipe, settings: Settings) -> float:
-    """Mean loss, taken in float32, over evenly spaced windows of the held-out `tokens`.
+def evaluate(
+    model: nn.Module, tokens: Tensor, recipe: Recipe, settings: Settings
+) -> tuple[float, float]:
+    """Return mean loss and tokens per second of the forward pass over the held-out `tokens`.
 
-    The products are the recipe's, the loss is not: a bfloat16 loss is too coarse to compare.
+    The windows are evenly spaced. The products are the recipe's; the loss is taken in
+    float32, since a bfloat16 loss is too coarse to compare. The speed is the median batch's.
     """
     device, sequence = tokens.device.type, model.config.sequence
     count = settings.validation_batches * settings.batch
     starts = torch.linspace(0, len(tokens) - sequence - 1, count).long()
-    total = 0.0
+    losses, seconds = [], []
     with _tf32(recipe.tf32):
         for part in starts.split(settings.batch):
             inputs, targets = windows(tokens, part, sequence)
+            start = _clock(device)
             with _autocast(recipe, device):
                 logits = model(inputs)
-            total += cross_entropy(logits.float(), targets).item()
-    return total / settings.validation_batches
+            seconds.append(_clock(device) - start)
+            losses.append(cross_entropy(logits.float(), targets).item())
+    speed = settings.batch * sequence / statistics.median(seconds)
+    return statistics.fmean(losses), speed
 
 
 def gradient_shares(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
@@ -235,6 +243,6 @@ def _throughput(run: Run, settings: Settings, sequence: int) -> float | None:
         for step, seconds in enumerate(run.seconds, start=1)
         if step > WARM_UP_STEPS and step not in settings.sampled_steps
     ]
-    if not timed or run.non_finite_step:
+    if not timed:
         return None
     return settings.batch * sequence / statistics.median(timed)

@@ -1,9 +1,9 @@
 """The student's working copy: chapters with stubs, never overwritten once touched.
 
-`.handed_out.json` beside the copies keeps the SHA-256 of every edition handed out of each
-chapter. A copy is still the course's own, and may be replaced, while it hashes as one of
-those or is the beginning of the present edition (a copy that was cut short). Everything
-else is the student's.
+`.handed_out.json` beside the copies keeps the SHA-256 of every edition of a chapter
+that was handed out. A copy is still the course's own, and may be replaced, while it
+hashes as one of those or is the beginning of the present edition (a copy that was cut
+short). Everything else is the student's.
 """
 
 import hashlib
@@ -23,10 +23,11 @@ Handed = dict[str, list[str]]
 
 
 def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
-    """Bring the chapters of `source` to `folder`; return a sentence for each thing to know.
+    """Bring the chapters of `source` to `folder`; return sentences on what to know.
 
-    A missing copy is made, an untouched one renewed. Beside a touched one the new edition
-    is put once, as `NAME.new.ipynb`. Raises InputError where the folder cannot be used.
+    A missing copy is made, an untouched one renewed. Beside a touched one the new
+    edition is put once, as `NAME.new.ipynb`. Raises InputError where the folder cannot
+    be used.
     """
     if source.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise InputError(f"the folder was {folder}: choose one outside {source}.")
@@ -37,8 +38,8 @@ def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
         return _refresh(texts, folder)
     except OSError as error:
         raise InputError(
-            f"cannot use {error.filename or folder} ({error.strerror}): free it or choose "
-            "another folder with --folder."
+            f"cannot use {error.filename or folder} ({error.strerror}): free it or "
+            "choose another folder with --folder."
         ) from None
 
 
@@ -56,22 +57,21 @@ def _refresh(texts: dict[str, bytes], folder: Path) -> list[str]:
 def _hand_out(copy: Path, text: bytes, handed: list[str]) -> list[str]:
     """Bring one chapter to `copy`, note its hash in `handed`; return what to tell."""
     beside = copy.with_suffix(".new.ipynb")
-    told = []
+    known = _digest(text) in handed
     if not _touched(copy, text, handed):
-        _put(copy, text)
-    elif _digest(text) in handed:
+        goal, told = copy, []
+    elif known:
         return []
-    elif _touched(beside, text, handed):
-        return [
-            f"{copy.name} has a new edition, but you changed {beside.name} too: rename or "
-            "delete that one to get it."
-        ]
+    elif not _touched(beside, text, handed):
+        goal = beside
+        told = [f"{copy.name} is yours now and stays; its new edition is {goal.name}."]
     else:
-        _put(beside, text)
-        told = [
-            f"{copy.name} is yours now and stays; its new edition is {beside.name}."
+        return [
+            f"{copy.name} has a new edition, but you changed {beside.name} too: rename "
+            "or delete that one to get it."
         ]
-    if _digest(text) not in handed:
+    _put(goal, text)
+    if not known:
         handed.append(_digest(text))
     return told
 

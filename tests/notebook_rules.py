@@ -49,7 +49,7 @@ REFUSED_WIDGETS = {
     "Output",
 }
 SHOWS = {"print", "check", "show_source", "display", "show"}
-ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+ID = re.compile(r"(?![0-9a-f]{8}$)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]{6,}|\b0x(?:7f|5[5-6])[0-9a-f]{10}\b")
 WARNING = re.compile(r"\b\w*Warning:")
 PATH = re.compile(
@@ -189,10 +189,12 @@ def short_cells(nb: Notebook) -> Iterator[str]:
                     f"{cell.where} has {len(line)} characters in line {number}: "
                     f"at most {LONGEST_LINE}."
                 )
-    if lengths and statistics.median(lengths) > MEDIAN_LINES:
+    middle = statistics.median(lengths or [0])
+    if middle > MEDIAN_LINES:
+        longest = nb.code[lengths.index(max(lengths))].where
         yield (
-            f"the median of its code cells is {statistics.median(lengths):g} lines, at most "
-            f"{MEDIAN_LINES}: shorten {nb.code[lengths.index(max(lengths))].where} and others."
+            f"the median of its code cells is {middle:g} lines, at most "
+            f"{MEDIAN_LINES}: shorten {longest} and others."
         )
 
 

@@ -59,10 +59,11 @@ _DIGITS = r"(?:\d{1,3}(?:[,\u202f\u2009\u00a0]\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _POWER = r"(?:[eE][-+]?\d+|\s?[×x*·]\s?10\^?\{?[-+]?\d+\}?)?"
 # A number is no part of a name: not after a letter, "GPT-2", "3.11.2" or "2^16".
 NUMBER = re.compile(
-    rf"(?<![\w.^])(?<![A-Za-z]-)(?<![\w.]\+)(?P<sign>(?<![\w)])[-+])?(?P<digits>{_DIGITS})"
-    rf"(?P<power>{_POWER})(?!\^|\*\*)"
+    r"(?<![A-Za-z0-9.^])(?<![A-Za-z0-9]_)(?<![A-Za-z]-)(?<![\w.]\+)"
+    rf"(?P<sign>(?<![\w)])[-+])?(?P<digits>{_DIGITS})"
+    rf"(?P<power>{_POWER})(?!\^|\*\*\d)"
     rf"(?:[\s-]?(?P<word>{_WORDS})(?![\w/])(?!\s?\d))?"
-    r"(?!\w)"
+    r"(?![A-Za-z0-9]|_[A-Za-z0-9])"
 )
 _MONTH = (
     r"(?:January|February|March|April|May|June|July|August|September|October|November|"
@@ -70,7 +71,7 @@ _MONTH = (
 )
 _NAMED = (
     r"torch|PyTorch|Python|NumPy|numpy|matplotlib|JupyterLab|Jupyter|ml_dtypes|CUDA|cuDNN|"
-    r"driver|version|revision|IEEE(?:\s+Std)?|arXiv:?|OFP8\)?|MX\)?|OCP|RFC|ISO|section|chapter"
+    r"driver|version|revision|IEEE(?:\s+Std)?|arXiv:?|OFP8\)?|MX\)?|OCP|RFC|ISO(?:/IEC)?|IEC|section|chapter"
 )
 EXEMPT = [
     re.compile(pattern, re.DOTALL | re.MULTILINE)
@@ -78,11 +79,11 @@ EXEMPT = [
         r"^(```|~~~).*?^\1",  # fenced code
         r"\$\$.*?\$\$",  # formulas
         r"(?<!\\)\$[^$\n]+(?:\n[^$\n]+)?\$",
-        r"(`+)(?!`).+?(?<!`)\1(?!`)",  # code spans
-        r"!?\[[^\]]*\]\([^)]*\)",  # links
+        r"(`+)(?!`)(?:(?!\n\n).)+?(?<!`)\1(?!`)",  # code spans
+        r"!?\[[^\]]*\]\([^)\n]*\)",  # links
         r"<https?://[^>]*>|https?://\S+",
-        r"<[A-Za-z/!][^>]*>",  # HTML tags
-        r"^#{1,6} .*$",  # headings
+        r"<[A-Za-z/!][^>\n]*>",  # HTML tags
+        r"^#{1,6} [^\n]*$",  # headings
         r"\b\d{4}-\d\d(?:-\d\d)?\b",  # dates
         rf"\b(?:\d{{1,2}} )?{_MONTH} (?:\d{{1,2}}, )?(?:19|20)\d\d\b",
         r"(?:\bet al\.,?|\bin|\bsince|\()\s?(?:19[89]\d|20[0-3]\d)\b",

@@ -1,4 +1,4 @@
-"""README.md is true: its commands run, its tables match the course, its links lead on."""
+"""README.md is true: commands run, tables match the course, links lead somewhere."""
 
 import os
 import re
@@ -28,9 +28,9 @@ def flat(text: str) -> str:
 def row(chapter: Chapter) -> str:
     """Return the chapter's row in the README."""
     number, title = chapter.name.split("_", 1)
-    link = f"[{number} {title.replace('_', ' ').capitalize()}](notebooks/{chapter.path.name})"
+    title = title.replace("_", " ").capitalize()
     cells = [
-        link,
+        f"[{number} {title}](notebooks/{chapter.path.name})",
         chapter.question,
         chapter.minutes,
         chapter.live,

@@ -94,6 +94,7 @@ def test_16_bit_weights_end_non_finite_in_fp16_and_the_run_stops_there():
     assert done.non_finite_step == len(done.losses) < 40
     assert done.losses[-1] is None and None not in done.losses[:-1]
     assert done.validation_loss is None and done.tokens_per_second is None
+    assert done.final_loss is None and done.forward_tokens_per_second is None
 
 
 def test_an_overflow_is_skipped_and_halves_the_scale():
@@ -151,7 +152,8 @@ def test_validation_is_the_mean_over_even_windows_in_float32():
     inputs, targets = windows(held_out, starts, CONFIG.sequence)
     logits = model(inputs).float().view(-1, 256)
     expected = F.cross_entropy(logits, targets.reshape(-1)).item()
-    found = training.evaluate(model, held_out, recipe, SETTINGS)
+    found, speed = training.evaluate(model, held_out, recipe, SETTINGS)
+    assert speed > 0
     assert found == pytest.approx(expected, rel=1e-5)
     assert found != float(torch.tensor(found).bfloat16())
 

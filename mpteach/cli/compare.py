@@ -10,8 +10,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mpteach.errors import InputError
 
 
@@ -31,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
     # Loading torch takes a second: `mpteach --help` should not.
+    from tqdm import tqdm
+
     from mpteach import comparison, recipes
 
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]

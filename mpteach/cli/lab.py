@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--port was {args.port}: give one from 1 to 65535.")
     if not args.copy_only and importlib.util.find_spec("jupyterlab") is None:
         raise InputError(
-            "JupyterLab is not installed: run pip install -e '.[course]' -c constraints.txt"
+            "JupyterLab is not installed: run pip install -c constraints.txt "
+            "-e '.[course]'"
         )
     folder = course.NOTEBOOKS
     if not args.edit:

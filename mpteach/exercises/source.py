@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 import textwrap
 from typing import Any
 
@@ -41,8 +42,6 @@ def _source(thing: Any) -> str:
 
 
 def _in_notebook() -> bool:
-    try:
-        from IPython import get_ipython
-    except ImportError:
-        return False
-    return getattr(get_ipython(), "kernel", None) is not None
+    """Say whether a kernel runs this code; if so, IPython is already imported."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

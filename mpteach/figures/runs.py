@@ -111,7 +111,12 @@ def _label_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
             groups.append([name])
     for group in groups:
         x, y = ends[group[-1]]
+        pairs = [", ".join(group[k : k + 2]) for k in range(0, len(group), 2)]
         ax.annotate(
-            "\n".join(reversed(group)), (x, y), xytext=(6, 0), textcoords="offset points",
-            va="center", annotation_clip=False,
+            ",\n".join(pairs),
+            (x, y),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            annotation_clip=False,
         )

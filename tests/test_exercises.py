@@ -1,0 +1,280 @@
+"""The exercise mechanism: one stable line for any answer, raising only when graded."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from mpteach.errors import InputError
+from mpteach.exercises import check, registry, show_source
+
+
+@pytest.fixture(autouse=True)
+def square(monkeypatch):
+    """An exercise "99-1" asking for a function that squares, "99-2" for the value 4."""
+    registry.names()  # loads every subject before the table is copied
+    monkeypatch.setattr(registry, "_CHECKERS", dict(registry._CHECKERS))
+    monkeypatch.delenv("NBGRADER_EXECUTION", raising=False)
+
+    @registry.exercise("99-1")
+    def by_calls(answer):
+        for x in (3, 4):
+            if answer(x) != x * x:
+                return f"for {x} you say\n  {answer(x)}"
+        return ""
+
+    @registry.exercise("99-2")
+    def by_value(answer):
+        return "" if float(answer) == 4.0 else "look again"
+
+
+def said(capsys, name, answer):
+    check(name, answer)
+    captured = capsys.readouterr()
+    assert captured.err == "" and captured.out.count("\n") == 1
+    return captured.out.rstrip("\n")
+
+
+def stub(x): ...
+
+
+def gives_dots(x):
+    return ...
+
+
+def forgets_a_branch(x):
+    if x == 3:
+        return 9
+
+
+def leaves(x):
+    sys.exit("bye")
+
+
+def recurses(x):
+    return recurses(x)
+
+
+def chatters(x):
+    print("hello")
+    print("trouble", file=sys.stderr)
+    warnings.warn("old", DeprecationWarning, stacklevel=1)
+    return np.float64(x) ** 2 + 0 * np.exp(np.float64(-1e9))
+
+
+class TestCheck:
+    @pytest.mark.parametrize(
+        "answer", [None, ..., stub, gives_dots, (None, None), {"a": ..., "b": None}]
+    )
+    def test_a_stub_is_not_attempted(self, capsys, answer):
+        assert said(capsys, "99-1", answer) == "99-1: not attempted"
+
+    @pytest.mark.parametrize("answer", [lambda x: x * x, chatters])
+    def test_a_right_function_is_correct_and_silent(self, capsys, answer):
+        assert said(capsys, "99-1", answer) == "99-1: correct"
+
+    @pytest.mark.parametrize(
+        ("answer", "hint"),
+        [
+            (lambda x: x + 6, "for 4 you say 10"),
+            (forgets_a_branch, "for 4 you say None"),
+            (
+                lambda x: x / 0,
+                "<lambda>(3) raised ZeroDivisionError: division by zero.",
+            ),
+            (
+                lambda x: [][x],
+                "<lambda>(3) raised IndexError: list index out of range.",
+            ),
+            (leaves, "leaves(3) raised SystemExit: bye."),
+            (recurses, "recurses(3) raised RecursionError: maximum recursion depth"),
+            (lambda: 1, "raised TypeError: "),
+            (9, "an answer of type int cannot be used here (TypeError: 'int' object"),
+        ],
+    )
+    def test_a_wrong_answer_gets_a_hint_of_its_own(self, capsys, answer, hint):
+        line = said(capsys, "99-1", answer)
+        assert line.startswith("99-1: not yet. ") and hint in line
+
+    @pytest.mark.parametrize(("answer", "kind"), [("four", "str"), ([4, 4], "list")])
+    def test_a_value_of_the_wrong_kind_gets_a_hint(self, capsys, answer, kind):
+        line = said(capsys, "99-2", answer)
+        assert f"an answer of type {kind} cannot be used here" in line
+
+    def test_an_address_is_never_printed(self, capsys):
+        def shows(x):
+            raise ValueError(f"bad {object()!r}")
+
+        assert said(capsys, "99-1", shows).endswith("ValueError: bad <object object>.")
+
+    def test_a_checker_that_gives_no_hint_never_says_correct(self, capsys):
+        registry.exercise("99-3")(lambda answer: None)
+        assert "checker 99-3 returned None" in said(capsys, "99-3", 1)
+
+    def test_an_interrupt_reaches_the_student(self):
+        def endless(x):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            check("99-1", endless)
+
+    def test_an_unknown_id_is_one_sentence_with_the_known_ones(self, capsys):
+        line = said(capsys, "99-9", 1)
+        assert (
+            line.startswith("99-9: no such exercise; there are ")
+            and "template-1" in line
+        )
+
+    def test_a_subject_that_cannot_load_is_named_and_stops_no_other(
+        self, capsys, monkeypatch
+    ):
+        monkeypatch.setattr(registry, "_BROKEN", {})
+        monkeypatch.setattr(registry, "_CHECKERS", {})
+        real = registry.importlib.import_module
+
+        def failing(name):
+            if name.endswith(".template"):
+                raise ImportError("no numpy here")
+            return real(name)
+
+        monkeypatch.setattr(registry.importlib, "import_module", failing)
+        line = said(capsys, "template-1", 1)
+        assert "template did not load (ImportError: no numpy here)" in line
+
+    def test_two_subjects_cannot_share_an_id(self):
+        def other(answer):
+            return ""
+
+        other.__module__ = "mpteach.exercises.other"
+        with pytest.raises(ValueError, match="'99-1' is in .* and again in"):
+            registry.exercise("99-1")(other)
+
+
+class TestGraded:
+    @pytest.mark.parametrize("value", ["validate", "autograde", ""])
+    @pytest.mark.parametrize(
+        ("name", "answer", "verdict"),
+        [
+            ("99-2", 5, "not yet"),
+            ("99-2", None, "not attempted"),
+            ("99-9", 1, "no such"),
+        ],
+    )
+    def test_all_but_correct_raises(
+        self, capsys, monkeypatch, value, name, answer, verdict
+    ):
+        monkeypatch.setenv("NBGRADER_EXECUTION", value)
+        with pytest.raises(AssertionError, match=f"{name}: {verdict}"):
+            check(name, answer)
+        assert capsys.readouterr().err == ""
+
+    def test_correct_does_not(self, capsys, monkeypatch):
+        monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
+        assert said(capsys, "99-2", 4) == "99-2: correct"
+
+
+def test_the_package_imports_neither_nbgrader_nor_jupyter_to_check():
+    program = (
+        "import sys; from mpteach.exercises import check, show_source;"
+        "check('template-1', 151);"
+        "show_source(check);"
+        "print({'nbgrader', 'IPython', 'ipykernel'} & set(sys.modules))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    lines = ran.stdout.splitlines()
+    assert (
+        lines[0] == "template-1: correct"
+        and lines[1] == "# from mpteach.exercises.registry"
+    )
+    assert lines[-1] == "set()"
+
+
+class TestShowSource:
+    def test_a_function_is_shown_with_its_module(self, capsys):
+        show_source(check)
+        shown = capsys.readouterr().out
+        assert shown.startswith(
+            "# from mpteach.exercises.registry\ndef check(name: str"
+        )
+
+    def test_a_method_and_a_property_stand_at_the_margin(self, capsys):
+        class Box:
+            @property
+            def size(self):
+                return 1
+
+            def fill(self):
+                return 2
+
+        show_source(Box.size)
+        show_source(Box.fill)
+        shown = capsys.readouterr().out
+        assert "\n@property\ndef size(self):" in shown and "\ndef fill(self):" in shown
+
+    @pytest.mark.parametrize("thing", [len, 3])
+    def test_what_has_no_source_is_refused(self, thing):
+        with pytest.raises(InputError, match="has no Python source"):
+            show_source(thing)
+
+
+def halvings(start, dtype):
+    value, count = dtype(start), 0
+    while value > 0:
+        value, count = value / dtype(2), count + 1
+    return count
+
+
+TEMPLATE_ANSWERS = {
+    "template-1": [151, np.int64(151)],
+    "template-2": [halvings],
+    "template-3": [
+        lambda dtype: np.nextafter(dtype(0), dtype(1)),
+        lambda dtype: np.finfo(dtype).smallest_subnormal,
+    ],
+}
+TEMPLATE_MISTAKES = [
+    ("template-1", 150, "that is the count from 1"),
+    ("template-1", 149, "count the halving that gives zero"),
+    ("template-1", 1076, "that is float64"),
+    ("template-1", 12, "start from the printed count"),
+    (
+        "template-2",
+        lambda start, dtype: halvings(start, np.float64),
+        "keep the value in its",
+    ),
+    (
+        "template-2",
+        lambda start, dtype: halvings(start, dtype) - 1,
+        "gives zero counts too",
+    ),
+    (
+        "template-2",
+        lambda start, dtype: halvings(1, dtype),
+        "halve while the value is above",
+    ),
+    ("template-3", lambda dtype: np.finfo(dtype).tiny, "smallest normal"),
+    ("template-3", lambda dtype: np.finfo(dtype).eps, "eps is the step"),
+    ("template-3", lambda dtype: dtype(0), "is not the last positive value of float16"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        (name, answer)
+        for name, answers in TEMPLATE_ANSWERS.items()
+        for answer in answers
+    ],
+)
+def test_right_answers_of_the_template(capsys, name, answer):
+    assert said(capsys, name, answer) == f"{name}: correct"
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), TEMPLATE_MISTAKES)
+def test_mistakes_in_the_template_get_their_hint(capsys, name, answer, hint):
+    line = said(capsys, name, answer)
+    assert line.startswith(f"{name}: not yet. ") and hint in line
