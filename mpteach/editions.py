@@ -12,7 +12,6 @@ import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from mpteach.course import NOTEBOOKS, ROOT
 from mpteach.errors import InputError
+from mpteach.files import write_atomically
 
 TEMPLATE = ROOT / "static" / "template.ipynb"
 LIVE_TAG = "nbval-ignore-output"
@@ -85,13 +85,7 @@ def dumps(nb: dict[str, Any]) -> str:
 
 def write(path: Path, nb: dict[str, Any]) -> None:
     """Replace the file `path` by `nb` in one step: it is never seen half-written."""
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, delete=False, encoding="utf-8"
-    ) as new:
-        new.write(dumps(nb))
-    os.chmod(new.name, path.stat().st_mode if path.exists() else 0o644)
-    os.replace(new.name, path)
+    write_atomically(Path(path), dumps(nb).encode())
 
 
 def canonicalise(nb: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 import subprocess
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from mpteach import hardware
 from mpteach.course import RECORDS, ROOT
 from mpteach.errors import InputError
+from mpteach.files import write_atomically
 
 SCHEMA = 1
 
@@ -67,7 +66,7 @@ class Record:
         """Write the record to `path` at once: a reader sees the old file or the new one."""
         content = {"schema": SCHEMA, **asdict(self)}
         text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
-        write_atomically(Path(path), text + "\n")
+        write_atomically(Path(path), f"{text}\n".encode())
 
 
 def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
@@ -123,19 +122,6 @@ def source_digest() -> str:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file at `path` by `text` in one step, so that no crash halves it."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(part, 0o644)  # mkstemp's 0o600 would hide the record from its readers
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
 
 
 def _parse(path: Path) -> dict:

@@ -102,8 +102,7 @@ def train(
                 loss = cross_entropy(model(tokens), targets)
             scaler.scale(loss).backward()
             if step in settings.sampled_steps:
-                shares = gradient_shares(model, scale)
-                run.gradients.append({"step": step, **shares})
+                run.gradients.append({"step": step, **gradient_shares(model, scale)})
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -115,8 +114,8 @@ def train(
     _note_peak(run, device)
     if not run.non_finite_step:
         run.final_loss = statistics.fmean(run.losses[-20:])
-        held_out_run = evaluate(model, held_out, recipe, settings)
-        run.validation_loss, run.forward_tokens_per_second = held_out_run
+        found = evaluate(model, held_out, recipe, settings)
+        run.validation_loss, run.forward_tokens_per_second = found
         run.tokens_per_second = _throughput(run, settings, model.config.sequence)
     return run
 

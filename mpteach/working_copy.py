@@ -8,12 +8,12 @@ short). Everything else is the student's.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from mpteach import editions
 from mpteach.course import NOTEBOOKS, ROOT, chapters
 from mpteach.errors import InputError
+from mpteach.files import write_atomically
 
 WORK = ROOT / "work"
 HANDED_OUT = ".handed_out.json"
@@ -115,12 +115,6 @@ def _is_handed(value: object) -> bool:
 
 
 def _put(path: Path, text: bytes) -> None:
-    """Make `path` hold `text` in one step; leave a file that does as it is."""
-    if path.exists() and path.read_bytes() == text:
-        return
-    waiting = path.with_name(f".{path.name}.part")
-    with waiting.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(waiting, path)
+    """Make `path` hold `text`; leave a file that does as it is."""
+    if not path.exists() or path.read_bytes() != text:
+        write_atomically(path, text)

@@ -11,7 +11,7 @@ import pytest
 from mpteach.course import ROOT
 
 FLOORS = {
-    "base": ["", "errors", "course"],
+    "base": ["", "errors", "files", "course"],
     "numbers": ["formats", "rounding", "accumulation"],
     "mechanisms": ["loss_scaling", "master_weights", "autocast", "debugging"],
     "budgets": ["memory", "hardware"],

@@ -45,7 +45,8 @@ def section(title: str) -> str:
 
 def test_the_table_of_chapters_is_the_course():
     rows = [line for line in section("Chapters").splitlines() if line.startswith("|")]
-    assert rows[2:] == [row(chapter) for chapter in chapters()]
+    right = [row(chapter) for chapter in chapters()]
+    assert rows[2:] == right, "the rows should be:\n" + "\n".join(right)
 
 
 def test_the_hours_are_the_chapters_minutes():

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from mpteach import records
+from mpteach import files, records
 from mpteach.errors import InputError
 
 
@@ -118,7 +118,7 @@ def test_an_absent_record_and_a_folder(tmp_path):
 
 def test_a_crash_while_writing_leaves_the_old_file(path, monkeypatch):
     before = path.read_text()
-    monkeypatch.setattr(records.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="full"):
         records.load(path).save(path)
     assert path.read_text() == before and list(path.parent.iterdir()) == [path]

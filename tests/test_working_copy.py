@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpteach import working_copy
+from mpteach import files, working_copy
 from mpteach.course import NOTEBOOKS, chapters
 from mpteach.errors import InputError
 from mpteach.working_copy import HANDED_OUT, refresh
@@ -148,12 +148,12 @@ def test_a_crash_at_any_write_is_made_good_by_the_next_run(course, monkeypatch, 
             raise KeyboardInterrupt
         replace(*paths)
 
-    monkeypatch.setattr(working_copy.os, "replace", crash)
+    monkeypatch.setattr(files.os, "replace", crash)
     try:
         course.refresh()
     except KeyboardInterrupt:
         pass
-    monkeypatch.setattr(working_copy.os, "replace", replace)
+    monkeypatch.setattr(files.os, "replace", replace)
     course.refresh()
     course.publish("edition 3")
     assert course.refresh() == []
