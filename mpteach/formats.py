@@ -101,7 +101,9 @@ class FloatFormat:
         fraction = codes & (2**self.fraction_bits - 1)
         implied = np.where(exponent > 0, 2**self.fraction_bits, 0)
         scale = np.maximum(exponent, 1) - self.bias - self.fraction_bits
-        finite = np.ldexp((implied + fraction).astype(np.float64), scale.astype(np.int32))
+        finite = np.ldexp(
+            (implied + fraction).astype(np.float64), scale.astype(np.int32)
+        )
         special = np.where(fraction > 0, np.nan, np.inf)
         return sign * np.where(exponent == 2**self.exponent_bits - 1, special, finite)
 
@@ -109,8 +111,9 @@ class FloatFormat:
         """Return the codes of `x` rounded once, from float64, to nearest with ties to even.
 
         Any shape; codes are int64 of that shape. From half a step above `max` on it is inf.
+        Raises InputError for what is no real number.
         """
-        x = np.asarray(x, dtype=np.float64)
+        x = _reals(x)
         size = np.where(np.isfinite(x), np.abs(x), 0.0)
         exponent = self._exponent(size)
         steps = np.rint(np.ldexp(size, self.fraction_bits - exponent)).astype(np.int64)
@@ -124,8 +127,16 @@ class FloatFormat:
         return codes | np.signbit(x).astype(np.int64) << (self.bits - 1)
 
     def fields(self, x: float) -> Fields:
-        """Return the fields of the number `x`, rounded to this format first."""
-        return self.fields_of(int(self.encode(float(x))))
+        """Return the fields of the number `x`, rounded to this format first.
+
+        Raises InputError for what is no single real number.
+        """
+        number = _reals(x)
+        if number.ndim:
+            raise InputError(
+                f"an array of shape {number.shape}: fields takes one number."
+            )
+        return self.fields_of(int(self.encode(number)))
 
     def fields_of(self, code: int) -> Fields:
         """Return the fields of `code`; raise InputError where it does not fit into `bits`."""
@@ -160,9 +171,11 @@ class FloatFormat:
         At a power of two it is the step above it (Goldberg 1991; `math.ulp`). The grid is
         carried on beyond `max`. Raises InputError for inf and NaN, which have no distance.
         """
-        x = np.asarray(x, dtype=np.float64)
+        x = _reals(x)
         if not np.isfinite(x).all():
-            raise InputError(f"ulp of {x[~np.isfinite(x)].flat[0]}: give finite numbers.")
+            raise InputError(
+                f"ulp of {x[~np.isfinite(x)].flat[0]}: give finite numbers."
+            )
         return np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
 
     def _exponent(self, size: np.ndarray) -> np.ndarray:
@@ -174,11 +187,15 @@ class FloatFormat:
     def _checked(self, codes: np.ndarray | int) -> np.ndarray:
         codes = np.asarray(codes)
         if not np.issubdtype(codes.dtype, np.integer):
-            raise InputError(f"codes of dtype {codes.dtype}: {self.name} codes are integers.")
+            raise InputError(
+                f"codes of dtype {codes.dtype}: {self.name} codes are integers."
+            )
         wrong = codes[(codes < 0) | (codes >> (self.bits - 1) > 1)]
         if wrong.size:
             highest = 2**self.bits - 1
-            raise InputError(f"code {wrong.flat[0]}: {self.name} codes are 0 to {highest}.")
+            raise InputError(
+                f"code {wrong.flat[0]}: {self.name} codes are 0 to {highest}."
+            )
         return codes.astype(np.int64)
 
     def _kind(self, exponent: int, fraction: int) -> str:
@@ -187,6 +204,15 @@ class FloatFormat:
         if exponent == 0:
             return "subnormal" if fraction else "zero"
         return "normal"
+
+
+def _reals(x: np.ndarray | float) -> np.ndarray:
+    try:
+        return np.asarray(x).astype(np.float64, casting="safe")
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{x!r:.60} is no real number, nor an array of them."
+        ) from None
 
 
 FORMATS = {

@@ -20,7 +20,9 @@ MINI = FloatFormat("mini", 3, 2)
 
 
 def theirs(name, codes):
-    with np.errstate(invalid="ignore"):  # converting a signalling NaN is flagged by design
+    with np.errstate(
+        invalid="ignore"
+    ):  # converting a signalling NaN is flagged by design
         return codes.astype(np.uint16).view(HALVES[name]).astype(np.float64)
 
 
@@ -120,7 +122,10 @@ def test_exact_fractions_give_the_same_codes(fmt):
 def test_one_rounding_from_float64_where_a_pass_through_float32_gives_two():
     x = 1 + 2.0**-8 + 2.0**-40
     twice = np.float64(np.float32(x).astype(ml_dtypes.bfloat16))
-    assert twice == 1.0 and formats.get("bfloat16").decode(formats.get("bfloat16").encode(x)) > 1
+    assert (
+        twice == 1.0
+        and formats.get("bfloat16").decode(formats.get("bfloat16").encode(x)) > 1
+    )
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -172,11 +177,16 @@ def test_ulp_is_mathematics_own():
     f64_like = formats.get("float32")
     x = np.float32([1, 1.5, 2, 1e-45, 3e38, 1e-38, 0])
     np.testing.assert_array_equal(f64_like.ulp(x), np.spacing(x).astype(np.float64))
-    assert formats.get("float16").ulp(2048.0) == 2 and formats.get("bfloat16").ulp(256.0) == 2
+    assert (
+        formats.get("float16").ulp(2048.0) == 2
+        and formats.get("bfloat16").ulp(256.0) == 2
+    )
 
 
 @given(
-    st.integers(2, 8), st.integers(1, 12), st.floats(allow_nan=False, allow_infinity=False)
+    st.integers(2, 8),
+    st.integers(1, 12),
+    st.floats(allow_nan=False, allow_infinity=False),
 )
 def test_made_up_formats(exponent_bits, fraction_bits, x):
     fmt = FloatFormat("mine", exponent_bits, fraction_bits)
@@ -210,6 +220,20 @@ def test_layouts_that_cannot_be(exponent_bits, fraction_bits, named):
         FloatFormat("mine", exponent_bits, fraction_bits)
 
 
+@pytest.mark.parametrize("x", ["a", None, 1j, [[1.0], [2.0, 3.0]], {}])
+@pytest.mark.parametrize("verb", ["encode", "fields", "ulp"])
+def test_what_is_no_number(verb, x):
+    with pytest.raises(InputError, match="no real number"):
+        getattr(MINI, verb)(x)
+
+
+def test_fields_take_one_number():
+    with pytest.raises(
+        InputError, match=r"array of shape \(2,\): fields takes one number"
+    ):
+        MINI.fields([1.0, 2.0])
+
+
 def test_no_ulp_and_no_list_where_there_is_none():
     with pytest.raises(InputError, match="ulp of inf"):
         MINI.ulp([1.0, math.inf])
@@ -218,5 +242,7 @@ def test_no_ulp_and_no_list_where_there_is_none():
 
 
 def test_an_unknown_name_lists_the_formats():
-    with pytest.raises(InputError, match="'fp16': choose from float32, tfloat32, float16"):
+    with pytest.raises(
+        InputError, match="'fp16': choose from float32, tfloat32, float16"
+    ):
         formats.get("fp16")

@@ -111,6 +111,7 @@ def _label_ends(ax: Axes, ends: dict[str, tuple[float, float]]) -> None:
             groups.append([name])
     for group in groups:
         x, y = ends[group[-1]]
+        group = sorted(group, key=list(recipes.RECIPES).index)
         pairs = [", ".join(group[k : k + 2]) for k in range(0, len(group), 2)]
         ax.annotate(
             ",\n".join(pairs),

@@ -1,0 +1,144 @@
+"""Checkers for the bits of a float: fields, limits, special patterns, grids, neighbours."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from mpteach import formats
+from mpteach.exercises.registry import exercise
+from mpteach.formats import FloatFormat
+
+
+@exercise("01-1")
+def _exponent(answer: Callable) -> str:
+    half = formats.get("float16")
+    for code in (0x3C00, 0x5640, 0xC580, 0x0400, 0xFBFF):
+        found, fields = answer(code), half.fields_of(code)
+        right = fields.exponent - half.bias
+        if found == right:
+            continue
+        if found == fields.exponent:
+            return "That is the field as stored. What does the format subtract from it?"
+        if found == fields.exponent - 2**half.exponent_bits // 2:
+            return "Your bias is one too large: 1.0 must come out as exponent 0."
+        if found == (code >> half.fraction_bits) - half.bias:
+            return f"Code {code:#06x} is negative: its sign bit got into your exponent."
+        if found == ((code >> 7) & 0xFF) - 127:
+            return (
+                "You cut the fields as bfloat16 has them; these are codes of float16."
+            )
+        return f"Write code {code:#06x} in binary and mark the three fields."
+    return ""
+
+
+@exercise("01-2")
+def _largest(answer: Callable) -> str:
+    for exponent_bits, fraction_bits in ((5, 10), (8, 7), (4, 3), (2, 1)):
+        fmt = FloatFormat("case", exponent_bits, fraction_bits)
+        found, top = answer(exponent_bits, fraction_bits), 2.0**fmt.bias
+        case = f"{exponent_bits} exponent and {fraction_bits} fraction bits"
+        if found == fmt.max:
+            continue
+        if found == 2 * fmt.max:
+            return (
+                "The highest exponent field belongs to inf and NaN: take the one below."
+            )
+        if found == top:
+            return "The fraction of the largest value is not zero."
+        if found == 2 * top:
+            return (
+                "That value itself is no longer in the format: it is one step too far."
+            )
+        if found == (2 - fmt.eps / 2) * top:
+            return "You counted one fraction bit too many."
+        if found == (1 - fmt.eps) * top or found == (1 - fmt.eps) * 2 * top:
+            return "Do not forget the implied bit in front of the fraction."
+        return f"Try {case} by hand: which exponent, and which fraction?"
+    return ""
+
+
+@exercise("01-3")
+def _nan_count(answer: Callable) -> str:
+    for exponent_bits, fraction_bits in ((5, 10), (8, 7), (3, 2)):
+        found, fractions = answer(exponent_bits, fraction_bits), 2**fraction_bits
+        if found == 2 * (fractions - 1):
+            continue
+        if found == fractions - 1:
+            return "NaN has a sign bit as well, even if nobody reads it."
+        if found == 2 * fractions:
+            return "Two of your patterns are infinities."
+        if found == fractions:
+            return (
+                "One fraction means inf, and each of the others comes with two signs."
+            )
+        if found in (1, 2):
+            return "NaN is no single pattern: what may its fraction be?"
+        return (
+            f"List them for {exponent_bits} exponent and {fraction_bits} fraction bits."
+        )
+    return ""
+
+
+@exercise("01-4")
+def _finer(answer: Callable) -> str:
+    half, brain = formats.get("float16"), formats.get("bfloat16")
+    for x in (1.0, -0.001, 60000.0, 1e5, 1e-10, 3e-5, 1e-5, 5e-6, -(2.0**-24)):
+        found, right = answer(x), _finer_reference(x)
+        if found == right:
+            continue
+        if found not in (half.name, brain.name, "same"):
+            return f"For {x:g} return one of the three names, you gave {found!r:.40}."
+        if abs(x) > half.max:
+            return f"At {x:g} only one of the two still has finite values."
+        if right == "same":
+            return f"Compute both gaps at {x:g} as powers of two, and compare."
+        if (
+            half.smallest_subnormal < abs(x) < half.smallest_normal
+            and right == half.name
+        ):
+            return f"{x:g} is subnormal in float16. Is the gap there already the wider one?"
+        if abs(x) < half.smallest_normal:
+            return f"At {x:g} float16 is among its subnormals: which gap still shrinks?"
+        return f"Exponent bits bring range. Which field sets the gap at {x:g}?"
+    return ""
+
+
+@exercise("01-5")
+def _next_up(answer: Callable) -> str:
+    half = formats.get("float16")
+    values = np.append(half.values(), math.inf)
+    for code in (
+        0x3C00,
+        0x03FF,
+        0xBC00,
+        0xC000,
+        0x7BFF,
+        0xFBFF,
+        0x8001,
+        0x0000,
+        0x8000,
+    ):
+        x, found = float(half.decode(code)), answer(code)
+        right = float(values[np.searchsorted(values, x, side="right")])
+        if not isinstance(found, int | np.integer) or not 0 <= found < 2**16:
+            return f"For {code:#06x} give a code from 0 to 0xffff, you gave {found!r}."
+        value = float(half.decode(found))
+        if value == right:
+            continue
+        if value < x:
+            return f"For {code:#06x}, which is {x:g}, you went down to {value:g}."
+        if value == x:
+            return f"For {code:#06x}, which is {x:g}, you stayed at the same number."
+        if math.isnan(value):
+            return f"For {code:#06x}, which is {x:g}, you landed on a NaN."
+        return f"For {code:#06x}, which is {x:g}, you went too far, to {value:g}."
+    return ""
+
+
+def _finer_reference(x: float) -> str:
+    half, brain = formats.get("float16"), formats.get("bfloat16")
+    gaps = {fmt.name: float(fmt.ulp(x)) for fmt in (half, brain) if abs(x) <= fmt.max}
+    if len(set(gaps.values())) < len(gaps):
+        return "same"
+    return min(gaps, key=gaps.__getitem__)

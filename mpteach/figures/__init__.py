@@ -1,0 +1,1 @@
+"""Figures of the course: one module a subject, one function an idea."""

@@ -1,0 +1,144 @@
+"""Checkers of the bits: right answers pass, plausible wrong ones get their hint."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mpteach.exercises import check
+
+
+def largest(exponent_bits, fraction_bits):
+    top = 2 ** (2 ** (exponent_bits - 1) - 1)
+    return (2 - 2.0**-fraction_bits) * top
+
+
+def by_searching(exponent_bits, fraction_bits):
+    """The same value, put together from the fields of the last finite pattern."""
+    exponent = 2**exponent_bits - 2
+    fraction = 2**fraction_bits - 1
+    bias = 2**exponent_bits // 2 - 1
+    return (1 + fraction / 2**fraction_bits) * 2.0 ** (exponent - bias)
+
+
+def finer(x):
+    exponent = math.frexp(abs(x))[1] - 1
+    half, brain = max(exponent, -14) - 10, max(exponent, -126) - 7
+    if abs(x) > 65504 or brain < half:
+        return "bfloat16"
+    return "same" if brain == half else "float16"
+
+
+def finer_by_limits(x):
+    if abs(x) > 65504 or abs(x) < 2.0**-17:
+        return "bfloat16"
+    return "same" if abs(x) < 2.0**-16 else "float16"
+
+
+def next_up(code):
+    if code == 0x8000:
+        return 1
+    return code - 1 if code & 0x8000 else code + 1
+
+
+def next_up_by_numpy(code):
+    x = np.array([code], dtype=np.uint16).view(np.float16)
+    return int(np.nextafter(x, np.float16(np.inf)).view(np.uint16)[0])
+
+
+RIGHT = {
+    "01-1": [lambda c: (c >> 10) % 32 - 15, lambda c: ((c & 0x7FFF) >> 10) - 15],
+    "01-2": [largest, by_searching],
+    "01-3": [lambda e, f: 2 * (2**f - 1), lambda e, f: 2 ** (f + 1) - 2],
+    "01-4": [finer, finer_by_limits],
+    "01-5": [next_up, next_up_by_numpy],
+}
+
+WRONG = {
+    "01-1": [
+        (lambda c: (c >> 10) % 32, "field as stored"),
+        (lambda c: (c >> 10) % 32 - 16, "one too large"),
+        (lambda c: (c >> 10) - 15, "is negative"),
+        (lambda c: (c >> 7) % 256 - 127, "as bfloat16 has them"),
+        (lambda c: c % 1024, "mark the three fields"),
+        (lambda c: 2.0 ** ((c >> 10) % 32 - 15), "mark the three fields"),
+        (lambda c: c[10:15], "01-1: not yet. <lambda>(15360) raised TypeError"),
+    ],
+    "01-2": [
+        (lambda e, f: 2 * largest(e, f), "inf and NaN"),
+        (lambda e, f: 2.0 ** (2 ** (e - 1) - 1), "is not zero"),
+        (lambda e, f: 2.0**2 ** (e - 1), "no longer in the format"),
+        (lambda e, f: (2 - 2.0 ** -(f + 1)) * 2.0 ** (2 ** (e - 1) - 1), "too many"),
+        (lambda e, f: (1 - 2.0**-f) * 2.0 ** (2 ** (e - 1) - 1), "implied bit"),
+        (lambda e, f: (2 - 2.0**-f) * 2.0 ** (2**e - 2), "by hand"),
+        (lambda e, f: 65504, "by hand"),
+    ],
+    "01-3": [
+        (lambda e, f: 2**f - 1, "a sign bit as well"),
+        (lambda e, f: 2 * 2**f, "are infinities"),
+        (lambda e, f: 2**f, "two signs"),
+        (lambda e, f: 1, "no single pattern"),
+        (lambda e, f: 2, "no single pattern"),
+        (lambda e, f: 2**e, "List them"),
+        (lambda e, f: 2046, "List them"),
+    ],
+    "01-4": [
+        (lambda x: "float16", "only one of the two"),
+        (lambda x: "bfloat16", "Exponent bits bring range"),
+        (
+            lambda x: "bf16" if finer(x) == "bfloat16" else "fp16",
+            "one of the three names",
+        ),
+        (
+            lambda x: "float16" if 2.0**-14 <= abs(x) <= 65504 else "bfloat16",
+            "subnormal",
+        ),
+        (
+            lambda x: "float16" if 2.0**-17 <= abs(x) <= 65504 else "bfloat16",
+            "both gaps",
+        ),
+        (
+            lambda x: "bfloat16" if abs(x) > 65504 else "float16",
+            "which gap still shrinks",
+        ),
+        (lambda x: "float16" if 1e-6 < x <= 65504 else "bfloat16", "Exponent bits"),
+        (lambda x: "same", "Exponent bits bring range"),
+    ],
+    "01-5": [
+        (lambda c: c + 1, "you went down"),
+        (lambda c: c - 1 if c & 0x8000 else c + 1, "For 0x8000"),
+        (lambda c: 0 if c == 0x8000 else next_up(c), "stayed at the same number"),
+        (lambda c: c + 1 if c & 0x8000 else c - 1, "you went down"),
+        (lambda c: c, "stayed at the same number"),
+        (lambda c: next_up(next_up(c)), "too far"),
+        (lambda c: min(next_up(c), 0x7BFF) if c < 0x8000 else next_up(c), "0x7bff"),
+        (lambda c: 0x7E00 if c == 0x7BFF else next_up(c), "landed on a NaN"),
+        (lambda c: float(np.uint16(c).view(np.float16)) + 2.0**-10, "give a code"),
+    ],
+}
+RIGHT_CASES = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
+WRONG_CASES = [(name, *case) for name, cases in WRONG.items() for case in cases]
+
+
+@pytest.mark.parametrize(("name", "answer"), RIGHT_CASES)
+def test_right_answers(name, answer, capsys):
+    check(name, answer)
+    assert capsys.readouterr().out == f"{name}: correct\n"
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), WRONG_CASES)
+def test_wrong_answers_get_their_hint(name, answer, hint, capsys):
+    check(name, answer)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{name}: not yet. ") and hint in said
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_every_checker_meets_five_wrong_answers(name):
+    assert len(WRONG[name]) >= 5
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_a_stub_is_not_attempted(name, capsys):
+    check(name, lambda *_: ...)
+    assert capsys.readouterr().out == f"{name}: not attempted\n"

@@ -1,0 +1,130 @@
+"""Figures of bits: what is drawn stands where the format says."""
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from mpteach import formats
+from mpteach.figures import bits
+from mpteach.formats import FloatFormat
+from mpteach.style import COLORS
+
+matplotlib.use("agg")
+THREE = [formats.get(name) for name in ("float32", "float16", "bfloat16")]
+MINI = FloatFormat("mini", 3, 2)
+
+
+@pytest.fixture
+def ax():
+    return Figure(figsize=(8, 4), layout="constrained").subplots()
+
+
+def colors_of_row(ax, row):
+    boxes = [box for box in ax.patches if box.get_y() == pytest.approx(row - 0.3)]
+    boxes.sort(key=lambda box: box.get_x())
+    assert [box.get_x() for box in boxes] == list(range(len(boxes)))
+    return [to_hex(box.get_facecolor()).upper() for box in boxes]
+
+
+def expected_colors(fmt):
+    sign, exponent, fraction = bits.FIELD_COLORS.values()
+    return [sign] + [exponent] * fmt.exponent_bits + [fraction] * fmt.fraction_bits
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def overlapping(ax):
+    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
+    ax.figure.draw_without_rendering()
+    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
+    page = ax.figure.bbox
+    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
+    pairs = [
+        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
+    ]
+    return cut + pairs
+
+
+def test_a_layout_has_a_box_a_bit_in_its_field(ax):
+    bits.plot_layout(THREE, ax)
+    for row, fmt in enumerate(THREE):
+        assert colors_of_row(ax, row) == expected_colors(fmt)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        f.name for f in THREE
+    ]
+    assert texts(ax) == [
+        *("1", "8 exponent", "23 fraction"),
+        *("1", "5 exponent", "10 fraction"),
+        *("1", "8 exponent", "7 fraction", "sign"),
+    ]
+    assert not overlapping(ax)
+
+
+def test_fields_show_every_digit_and_the_value(ax):
+    bits.plot_fields(THREE, -0.15625, ax)
+    for row, fmt in enumerate(THREE):
+        assert colors_of_row(ax, row) == expected_colors(fmt)
+        digits = [t for t in ax.texts if t.get_position()[1] == row]
+        digits.sort(key=lambda text: text.get_position()[0])
+        shown = "".join(text.get_text() for text in digits)
+        assert int(shown, 2) == fmt.encode(-0.15625)
+    assert texts(ax).count("= -0.15625") == 3
+    assert not overlapping(ax)
+
+
+def test_values_stand_on_the_number_line_by_kind(ax):
+    bits.plot_values(MINI, ax)
+    strokes = {
+        to_hex(lines.get_color()[0]).upper(): sorted(
+            s[0, 0] for s in lines.get_segments()
+        )
+        for lines in ax.collections
+    }
+    low = [k / 16 for k in range(-3, 4)]
+    assert strokes[bits.KIND_COLORS["subnormal"]] == low
+    normal = strokes[bits.KIND_COLORS["normal"]]
+    assert sorted(normal + low) == MINI.values().tolist()
+    assert texts(ax) == ["zero and subnormals", "normal numbers"]
+    assert ax.get_xlabel() == "finite values of mini" and not overlapping(ax)
+
+
+def test_ranges_reach_from_the_smallest_to_the_largest_value(ax):
+    bits.plot_ranges(THREE, ax)
+    normal, pale = ax.patches[0::2], ax.patches[1::2]
+    for row, fmt in enumerate(THREE):
+        low, high = normal[row].get_x(), normal[row].get_x() + normal[row].get_width()
+        assert (low, high) == pytest.approx(
+            (np.log2(fmt.smallest_normal), np.log2(fmt.max))
+        )
+        assert pale[row].get_x() == np.log2(fmt.smallest_subnormal)
+        assert pale[row].get_x() + pale[row].get_width() == pytest.approx(low)
+        assert to_hex(normal[row].get_facecolor()).upper() == COLORS[fmt.name]
+        assert pale[row].get_alpha() < 1
+    assert texts(ax)[3:6] == ["5.9605e-08", "6.1035e-05", "65504"]
+    assert not overlapping(ax)
+
+
+@pytest.mark.parametrize("fmt", [MINI, *THREE[1:]], ids=lambda fmt: fmt.name)
+def test_per_binade_counts_the_values(fmt):
+    exponents = np.arange(-140, 130)
+    values = fmt.values()
+    counted, _ = np.histogram(values, np.ldexp(1.0, np.append(exponents, 130)))
+    np.testing.assert_array_equal(bits.per_binade(fmt, exponents), counted)
+    assert counted.sum() == (values > 0).sum()
+
+
+def test_density_steps_hold_the_counts(ax):
+    exponents = np.arange(-26, 18)
+    bits.plot_density(THREE[1:], exponents, ax)
+    for fmt, step in zip(THREE[1:], ax.patches, strict=True):
+        counts, edges, _ = step.get_data()
+        np.testing.assert_array_equal(counts, bits.per_binade(fmt, exponents))
+        np.testing.assert_array_equal(edges, np.arange(-26, 19))
+        assert to_hex(step.get_edgecolor()).upper() == COLORS[fmt.name]
+    assert texts(ax) == ["float16", "bfloat16"] and ax.get_yscale() == "log"
+    low, high = ax.get_ylim()
+    assert low < 1 and high > 1024 and not overlapping(ax)
