@@ -21,7 +21,9 @@ def begin(
 ) -> Record:
     """Return an empty record; raise InputError for a size, device or text that cannot be."""
     _require_device(device)
-    corpus.split("cpu", gpt.config(size).sequence)  # a text too short is told before a run
+    corpus.split(
+        "cpu", gpt.config(size).sequence
+    )  # a text too short is told before a run
     shared = {
         "size": size,
         "model": asdict(gpt.config(size)),
@@ -45,9 +47,13 @@ def resume(fresh: Record, path: Path) -> Record:
     machine or these sources would not have begun.
     """
     if path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder: give the name of a file with --out.")
+        raise InputError(
+            f"{str(path)!r} is a folder: give the name of a file with --out."
+        )
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {str(path.parent)!r} to write to: make it first.")
+        raise InputError(
+            f"there is no folder {str(path.parent)!r} to write to: make it first."
+        )
     _require_writable(path)
     if not path.exists():
         return fresh
@@ -66,7 +72,9 @@ def run(
     seeds: Iterable[int],
     corpus: Corpus,
     path: Path,
-    on_step: Callable[[str, int, int, float], None] = lambda name, seed, step, loss: None,
+    on_step: Callable[[str, int, int, float], None] = lambda name, seed, step, loss: (
+        None
+    ),
 ) -> Record:
     """Do the runs that `record` lacks, saving it to `path` after each; return it complete.
 
@@ -93,7 +101,9 @@ def missing(
     """Return the (seed, recipe) pairs still to run, seed by seed, in the order of `names`."""
     device = record.settings["device"]
     done = {(run["seed"], run["recipe"]) for run in record.data["runs"]}
-    able = [name for name in names if not recipes.unavailable(recipes.get(name), device)]
+    able = [
+        name for name in names if not recipes.unavailable(recipes.get(name), device)
+    ]
     return [(s, name) for s in seeds for name in able if (s, name) not in done]
 
 
@@ -148,7 +158,12 @@ def _row(record: Record, name: str) -> str:
 
     train, held_out, speed, peak = (
         median_of(record, name, key)
-        for key in ("final_loss", "validation_loss", "tokens_per_second", "peak_allocated_bytes")
+        for key in (
+            "final_loss",
+            "validation_loss",
+            "tokens_per_second",
+            "peak_allocated_bytes",
+        )
     )
     gib = peak / 2**30 if peak else None
     stops = sorted({r["non_finite_step"] for r in runs_of(record, name)} - {None})
@@ -159,7 +174,9 @@ def _row(record: Record, name: str) -> str:
     )
 
 
-def _one_run(record: Record, name: str, seed: int, corpus: Corpus, on_step) -> training.Run:
+def _one_run(
+    record: Record, name: str, seed: int, corpus: Corpus, on_step
+) -> training.Run:
     settings = training.Settings(**record.settings["training"])
     torch.manual_seed(seed)
     model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
@@ -184,7 +201,9 @@ def _require_device(device: str) -> None:
     if device not in ("cpu", "cuda"):
         raise InputError(f"unknown device {device!r}: choose cpu or cuda.")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device 'cuda' is not there: torch sees no GPU; use --device cpu.")
+        raise InputError(
+            "device 'cuda' is not there: torch sees no GPU; use --device cpu."
+        )
 
 
 def _require_writable(path: Path) -> None:

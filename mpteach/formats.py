@@ -1,10 +1,9 @@
-"""Binary floating-point formats: a format is a frozen value, everything else is read off it.
+"""Number formats: a format is a frozen value, and everything else is read off it.
 
 Sources: IEEE 754-2019, sections 3.3 and 3.4 (layout), 4.3.1 (nearest, ties to even);
 Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16); NVIDIA's A100 white paper (TF32).
 """
 
-import math
 import operator
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ from mpteach.errors import InputError
 class Fields:
     """The three fields of one value, as integers, and what they mean together.
 
-    `kind` is "zero", "subnormal", "normal", "inf" or "nan"; `pattern` is the bits as text,
-    the fields apart; `value` is exact.
+    `kind` is "zero", "subnormal", "normal", "inf" or "nan"; `pattern` is the bits as
+    text, the fields apart; `value` is exact.
     """
 
     sign: int
@@ -31,10 +30,11 @@ class Fields:
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """A format of sign bit, exponent field and fraction field, laid out as IEEE 754 does.
+    """A sign bit, an exponent field and a fraction field, laid out as in IEEE 754.
 
-    Exponent field 0 holds zero and the subnormals, the highest one inf and NaN. Names mirror
-    `torch.finfo`. Raises InputError where it has no normal numbers, or as many as float64.
+    Exponent field 0 holds zero and the subnormals, the highest one inf and NaN. Names
+    mirror `torch.finfo`. Raises InputError for widths that leave no normal numbers or
+    no NaN, or that are as wide as float64's.
     """
 
     name: str
@@ -46,8 +46,8 @@ class FloatFormat:
             lowest, given = 2 if what == "exponent_bits" else 1, getattr(self, what)
             if not isinstance(given, int) or not lowest <= given <= highest:
                 raise InputError(
-                    f"{what} was {given!r}: give a whole number from {lowest} to {highest}, "
-                    "so that float64 holds every value and int64 every code."
+                    f"{what} was {given!r}: give a whole number from {lowest} to "
+                    f"{highest}: float64 must hold every value, int64 every code."
                 )
 
     @property
@@ -91,7 +91,7 @@ class FloatFormat:
         return (2**self.exponent_bits - 1) << self.fraction_bits
 
     def decode(self, codes: np.ndarray | int) -> np.ndarray:
-        """Return the exact values of integer `codes`, any shape, as float64 of that shape.
+        """Return the exact values of integer `codes`, of any shape, in float64.
 
         Raises InputError for codes that are no integers or do not fit into `bits`.
         """
@@ -108,17 +108,17 @@ class FloatFormat:
         return sign * np.where(exponent == 2**self.exponent_bits - 1, special, finite)
 
     def encode(self, x: np.ndarray | float) -> np.ndarray:
-        """Return the codes of `x` rounded once, from float64, to nearest with ties to even.
+        """Return the codes of `x`, rounded once: to nearest, ties to even.
 
-        Any shape; codes are int64 of that shape. From half a step above `max` on it is inf.
-        Raises InputError for what is no real number.
+        `x` is taken as float64, in any shape; codes are int64 of that shape. From half
+        a step above `max` on it is inf. Raises InputError for what is no real number.
         """
         x = _reals(x)
         size = np.where(np.isfinite(x), np.abs(x), 0.0)
         exponent = self._exponent(size)
         steps = np.rint(np.ldexp(size, self.fraction_bits - exponent)).astype(np.int64)
-        # A subnormal's steps are its code. Each binade above adds one to the exponent field;
-        # its implied bit is in `steps`, and a carry out of the fraction lands there too.
+        # A subnormal's steps are its code. Each binade above adds one to the exponent
+        # field; its implied bit is in `steps`, where a carry of the fraction lands.
         binades = (exponent - (1 - self.bias)).astype(np.int64)
         codes = np.minimum(steps + (binades << self.fraction_bits), self.infinity_code)
         codes = np.where(np.isinf(x), self.infinity_code, codes)
@@ -139,7 +139,7 @@ class FloatFormat:
         return self.fields_of(int(self.encode(number)))
 
     def fields_of(self, code: int) -> Fields:
-        """Return the fields of `code`; raise InputError where it does not fit into `bits`."""
+        """Return the fields of `code`; raise InputError where it has too many bits."""
         code = int(self._checked(operator.index(code)))
         pattern = f"{code:0{self.bits}b}"
         sign, exponent = pattern[0], pattern[1 : 1 + self.exponent_bits]
@@ -160,16 +160,16 @@ class FloatFormat:
         """
         if self.bits > 16:
             raise InputError(
-                f"{self.name} has {self.bits} bits: values() lists formats of at most 16."
+                f"{self.name} has {self.bits} bits: values() lists at most 16."
             )
         positive = self.decode(np.arange(self.infinity_code))
         return np.concatenate([-positive[:0:-1], positive])
 
     def ulp(self, x: np.ndarray | float) -> np.ndarray:
-        """Return the distance from finite |x| to the next larger grid point, as float64.
+        """Return the distance from finite |x| to the next larger grid point, float64.
 
-        At a power of two it is the step above it (Goldberg 1991; `math.ulp`). The grid is
-        carried on beyond `max`. Raises InputError for inf and NaN, which have no distance.
+        At a power of two it is the step above it, as in `math.ulp`. The grid is carried
+        on beyond `max`. Raises InputError for inf and NaN, which have no distance.
         """
         x = _reals(x)
         if not np.isfinite(x).all():
@@ -179,7 +179,8 @@ class FloatFormat:
         return np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
 
     def _exponent(self, size: np.ndarray) -> np.ndarray:
-        # frexp's mantissa lies in [0.5, 1), the format's in [1, 2); subnormals share the lowest.
+        # frexp's mantissa lies in [0.5, 1), the format's in [1, 2). Subnormals share
+        # the lowest exponent.
         _, above = np.frexp(size)
         lowest = 1 - self.bias
         return np.where(size == 0, lowest, np.maximum(above - 1, lowest))

@@ -35,7 +35,9 @@ class Recipe:
 _ALL = (
     Recipe("fp32", "everything in float32"),
     Recipe("tf32", "float32 storage, products in TF32", tf32=True),
-    Recipe("fp16", "autocast to float16, loss scaling", compute="float16", scale_loss=True),
+    Recipe(
+        "fp16", "autocast to float16, loss scaling", compute="float16", scale_loss=True
+    ),
     Recipe("fp16-unscaled", "autocast to float16, no loss scaling", compute="float16"),
     Recipe("bf16", "autocast to bfloat16", compute="bfloat16"),
     Recipe("fp16-pure", "weights and all else in float16", weights="float16"),

@@ -111,7 +111,9 @@ def load(path: str | Path) -> Record:
     content.pop("schema")
     if set(content) != set(Record.__dataclass_fields__):
         odd = sorted(set(content) ^ set(Record.__dataclass_fields__))
-        raise DamagedRecord(f"{path.name} lacks or adds {', '.join(odd)}: make it again.")
+        raise DamagedRecord(
+            f"{path.name} lacks or adds {', '.join(odd)}: make it again."
+        )
     return Record(**content)
 
 
@@ -128,11 +130,17 @@ def _parse(path: Path) -> dict:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise RecordError(f"there is no record at {str(path)!r}: check the name.") from error
+        raise RecordError(
+            f"there is no record at {str(path)!r}: check the name."
+        ) from error
     except UnicodeDecodeError as error:
-        raise DamagedRecord(f"{path.name} is not text: restore it or make it again.") from error
+        raise DamagedRecord(
+            f"{path.name} is not text: restore it or make it again."
+        ) from error
     except OSError as error:
-        message = f"{str(path)!r} cannot be read ({error.strerror}): name a record's file."
+        message = (
+            f"{str(path)!r} cannot be read ({error.strerror}): name a record's file."
+        )
         raise RecordError(message) from error
     if not text.rstrip().endswith("}"):
         raise TruncatedRecord(
@@ -151,7 +159,15 @@ def _parse(path: Path) -> dict:
 
 
 def _require_provenance(path: Path, content: dict) -> None:
-    needed = ("experiment", "settings", "seeds", "command", "machine", "date", "sources")
+    needed = (
+        "experiment",
+        "settings",
+        "seeds",
+        "command",
+        "machine",
+        "date",
+        "sources",
+    )
     missing = [name for name in (*needed, "checksum") if not content.get(name)]
     if missing:
         raise MissingProvenance(
@@ -172,12 +188,16 @@ def _now() -> str:
 def _git_state() -> tuple[str | None, bool | None]:
     def git(*words: str) -> str:
         command = ("git", "-C", str(ROOT), *words)
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True
+        ).stdout
 
     try:
         # A checkout around an installed copy says nothing about the package's sources.
         if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
             return None, None
-        return git("rev-parse", "HEAD").strip(), not git("status", "--porcelain").strip()
+        return git("rev-parse", "HEAD").strip(), not git(
+            "status", "--porcelain"
+        ).strip()
     except (OSError, subprocess.CalledProcessError):
         return None, None

@@ -1,4 +1,4 @@
-"""How every figure of the course looks: one colour a precision, type a back row can read."""
+"""How every figure looks: one colour a precision, type that a back row can read."""
 
 import matplotlib.pyplot as plt
 from IPython.display import display
@@ -29,6 +29,6 @@ def use() -> None:
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display `figure` once, with the sentence `alt` for who cannot see it, and close it."""
+    """Display `figure` once, with `alt` for who cannot see it, and close it."""
     display(figure, metadata={"image/png": {"alt": alt}})
     plt.close(figure)

@@ -16,7 +16,9 @@ from mpteach.data import Corpus, windows
 from mpteach.errors import InputError
 from mpteach.recipes import Recipe
 
-WARM_UP_STEPS = 10  # left out of timings: first calls allocate, choose kernels and load code
+WARM_UP_STEPS = (
+    10  # left out of timings: first calls allocate, choose kernels and load code
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ class Settings:
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validation_batches", "gradient_every"):
             if getattr(self, name) < 1:
-                raise InputError(f"{name} was {getattr(self, name)}: it must be at least 1.")
+                raise InputError(
+                    f"{name} was {getattr(self, name)}: it must be at least 1."
+                )
 
     @property
     def sampled_steps(self) -> set[int]:

@@ -23,7 +23,9 @@ def text(tmp_path):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16"))
+    monkeypatch.setattr(
+        hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16")
+    )
     monkeypatch.setitem(gpt.SIZES, "dot", CONFIG)
 
 
@@ -81,7 +83,9 @@ def test_ctrl_c_keeps_the_finished_runs(compare, tmp_path, monkeypatch):
     monkeypatch.setattr(comparison.training, "train", second_is_interrupted)
     status, said = compare()
     assert status == 130 and "the same command goes on" in said.out
-    assert [r["recipe"] for r in records.load(tmp_path / "out.json").data["runs"]] == ["fp32"]
+    assert [r["recipe"] for r in records.load(tmp_path / "out.json").data["runs"]] == [
+        "fp32"
+    ]
     monkeypatch.setattr(comparison.training, "train", once)
     assert compare()[0] == 0
     assert len(records.load(tmp_path / "out.json").data["runs"]) == 3
@@ -89,9 +93,23 @@ def test_ctrl_c_keeps_the_finished_runs(compare, tmp_path, monkeypatch):
 
 def test_a_killed_comparison_goes_on_from_its_file(tmp_path, text):
     out = tmp_path / "out.json"
-    words = ["compare", "--size", "tiny", "--text", str(text), "--device", "cpu", "--batch", "1"]
+    words = [
+        "compare",
+        "--size",
+        "tiny",
+        "--text",
+        str(text),
+        "--device",
+        "cpu",
+        "--batch",
+        "1",
+    ]
     words += ["--steps", "30", "--recipes", "fp32", "--seeds", "40", "--out", str(out)]
-    command = [sys.executable, "-c", "import sys; from mpteach.cli import main; sys.exit(main())"]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mpteach.cli import main; sys.exit(main())",
+    ]
     with open(tmp_path / "log", "w") as log:
         victim = subprocess.Popen([*command, *words], stderr=log, stdout=log)
     deadline = time.monotonic() + 60

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mpteach import comparison, gpt, hardware, recipes, records
+from mpteach import comparison, gpt, hardware, records
 from mpteach.errors import InputError
 from tests.small import CONFIG, CORPUS, SETTINGS
 
@@ -15,7 +15,9 @@ NAMES = ["fp32", "bf16", "fp16"]
 
 @pytest.fixture(autouse=True)
 def a_cpu_with_bf16_but_no_fp16(monkeypatch):
-    monkeypatch.setattr(hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16"))
+    monkeypatch.setattr(
+        hardware, "native", lambda dtype, _: dtype in ("float32", "bfloat16")
+    )
     monkeypatch.setitem(gpt.SIZES, "dot", CONFIG)
 
 
@@ -30,7 +32,9 @@ def losses(record):
 def test_it_runs_every_pair_and_saves_the_record(tmp_path):
     path = tmp_path / "out.json"
     record = comparison.run(begin(), NAMES, range(2), CORPUS, path)
-    assert set(losses(record)) == {(name, s) for name in ("fp32", "bf16") for s in (0, 1)}
+    assert set(losses(record)) == {
+        (name, s) for name in ("fp32", "bf16") for s in (0, 1)
+    }
     assert record.seeds == [0, 1]
     assert list(record.data["unavailable"]) == ["fp16"]
     loaded = records.load(path)
@@ -100,18 +104,23 @@ def test_out_of_memory_names_the_peak_and_the_flag(tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison.training, "train", exhaust)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
-    with pytest.raises(InputError, match=r"in fp32 after a peak of 3.00 GiB: lower --batch"):
+    with pytest.raises(
+        InputError, match=r"in fp32 after a peak of 3.00 GiB: lower --batch"
+    ):
         comparison.run(begin(), ["fp32"], range(1), CORPUS, tmp_path / "out.json")
 
 
 def two_seeds(tmp_path):
-    return comparison.run(begin(), ["fp32", "bf16"], range(2), CORPUS, tmp_path / "o.json")
+    return comparison.run(
+        begin(), ["fp32", "bf16"], range(2), CORPUS, tmp_path / "o.json"
+    )
 
 
 def test_differences_are_paired_by_seed(tmp_path):
     record = two_seeds(tmp_path)
     held_out = {
-        (run["recipe"], run["seed"]): run["validation_loss"] for run in record.data["runs"]
+        (run["recipe"], run["seed"]): run["validation_loss"]
+        for run in record.data["runs"]
     }
     expected = [held_out["bf16", seed] - held_out["fp32", seed] for seed in (0, 1)]
     assert comparison.differences(record, "bf16") == expected
@@ -124,11 +133,14 @@ def test_the_table_shows_medians_and_what_broke(tmp_path):
         broken[key] = None
     data = {**record.data, "runs": [*record.data["runs"], broken]}
     lines = comparison.table(record.with_data([0, 1], data)).splitlines()
-    assert [line.split()[0] for line in lines] == ["recipe", "fp32", "bf16", "fp16-pure"]
+    assert [line.split()[0] for line in lines] == [
+        "recipe",
+        "fp32",
+        "bf16",
+        "fp16-pure",
+    ]
     middle = statistics.median(
         run["validation_loss"] for run in comparison.runs_of(record, "bf16")
     )
     assert lines[2].split()[2] == f"{middle:.3f}" and lines[1].split()[4] == "1.00"
     assert lines[3].endswith("non-finite at step 2") and "nan" not in lines[3]
-
-

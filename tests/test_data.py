@@ -23,7 +23,9 @@ def test_standard_library_is_the_interpreters_top_level_modules():
 def test_split_holds_out_the_last_tenth():
     corpus = data.Corpus("count", bytes(range(200)))
     train, held_out = corpus.split("cpu", sequence=8)
-    assert train.tolist() == list(range(180)) and held_out.tolist() == list(range(180, 200))
+    assert train.tolist() == list(range(180)) and held_out.tolist() == list(
+        range(180, 200)
+    )
 
 
 def test_windows_are_inputs_and_the_bytes_that_follow():
@@ -44,7 +46,9 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 
 def test_a_missing_text_is_named(tmp_path):
-    with pytest.raises(InputError, match="no text at .*nowhere.*give a file or a folder"):
+    with pytest.raises(
+        InputError, match="no text at .*nowhere.*give a file or a folder"
+    ):
         data.read_text(tmp_path / "nowhere")
 
 

@@ -50,7 +50,10 @@ WRONG = {
     "08-1": [
         (lambda b, o: statistics.median(b) / statistics.median(o), "above 1"),
         (lambda b, o: statistics.fmean(o) / statistics.fmean(b), "middle value"),
-        (lambda b, o: statistics.median(o) / statistics.median(b) - 1, "counts the base"),
+        (
+            lambda b, o: statistics.median(o) / statistics.median(b) - 1,
+            "counts the base",
+        ),
         (lambda b, o: max(o) / max(b), "which two numbers"),
         (lambda b, o: statistics.median(o) - statistics.median(b), "which two numbers"),
         (lambda b, o: o[0] / b[0], "which two numbers"),

@@ -24,7 +24,11 @@ def ax():
 
 
 def test_a_precision_has_one_colour_whatever_the_recipe(record):
-    assert figures.color_of("fp16") == figures.color_of("fp16-pure") == style.COLORS["float16"]
+    assert (
+        figures.color_of("fp16")
+        == figures.color_of("fp16-pure")
+        == style.COLORS["float16"]
+    )
     assert figures.color_of("fp32") != figures.color_of("tf32")
 
 
@@ -41,7 +45,9 @@ def test_smoothing_is_a_running_mean_of_finite_losses():
 def test_a_loss_curve_is_the_mean_over_seeds(record, ax):
     figures.plot_losses(record, ax, ["bf16", "fp16-pure"])
     (line,) = ax.get_lines()
-    curves = [figures.smoothed(run["losses"]) for run in comparison.runs_of(record, "bf16")]
+    curves = [
+        figures.smoothed(run["losses"]) for run in comparison.runs_of(record, "bf16")
+    ]
     np.testing.assert_allclose(line.get_ydata(), np.mean(curves, axis=0))
     assert line.get_xdata()[0] == 20 and line.get_xdata()[-1] == 400
     assert [text.get_text() for text in ax.texts] == ["bf16"]

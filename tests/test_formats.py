@@ -1,4 +1,4 @@
-"""Formats against numpy, ml_dtypes, torch and exact fractions: every code where there are few."""
+"""Formats against numpy, ml_dtypes, torch and exact fractions, on every code if few."""
 
 import math
 from fractions import Fraction

@@ -46,8 +46,12 @@ def test_block_equals_torchs_transformer_layer():
     ).double()
     copy_into(layer, block)
     x = torch.randn(3, SMALL.sequence, SMALL.hidden, dtype=torch.float64)
-    mask = nn.Transformer.generate_square_subsequent_mask(SMALL.sequence, dtype=torch.float64)
-    torch.testing.assert_close(block(x), layer(x, src_mask=mask), rtol=1e-12, atol=1e-12)
+    mask = nn.Transformer.generate_square_subsequent_mask(
+        SMALL.sequence, dtype=torch.float64
+    )
+    torch.testing.assert_close(
+        block(x), layer(x, src_mask=mask), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("config", [SMALL, *gpt.SIZES.values()])

@@ -34,6 +34,8 @@ def test_a_recipe_is_refused_exactly_where_its_format_is_not_native(name, monkey
     recipe = recipes.get(name)
     monkeypatch.setattr(hardware, "native", lambda dtype, device: True)
     assert recipes.unavailable(recipe, "cpu") == ""
-    monkeypatch.setattr(hardware, "native", lambda dtype, device: dtype != PRODUCTS[name])
+    monkeypatch.setattr(
+        hardware, "native", lambda dtype, device: dtype != PRODUCTS[name]
+    )
     reason = recipes.unavailable(recipe, "cpu")
     assert reason.startswith(f"{name}: ") and PRODUCTS[name] in reason

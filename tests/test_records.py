@@ -38,7 +38,9 @@ def test_a_record_comes_back_as_it_was_saved(path):
 
 def test_provenance_names_the_commit_of_the_sources():
     head = subprocess.run(
-        ["git", "-C", str(records.ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
+        ["git", "-C", str(records.ROOT), "rev-parse", "HEAD"],
+        capture_output=True,
+        text=True,
     )
     record = records.begin("test", {}, "", "cpu")
     assert record.commit == (head.stdout.strip() if head.returncode == 0 else None)
@@ -92,7 +94,9 @@ def test_a_hand_edited_record(path):
 @pytest.mark.parametrize("schema", [0, 2, None])
 def test_a_record_of_another_schema(path, schema):
     rewrite(path, lambda content: content.update(schema=schema), sign=True)
-    with pytest.raises(records.SchemaMismatch, match=f"schema {schema}, this version reads 1"):
+    with pytest.raises(
+        records.SchemaMismatch, match=f"schema {schema}, this version reads 1"
+    ):
         records.load(path)
 
 
@@ -118,7 +122,9 @@ def test_an_absent_record_and_a_folder(tmp_path):
 
 def test_a_crash_while_writing_leaves_the_old_file(path, monkeypatch):
     before = path.read_text()
-    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
     with pytest.raises(OSError, match="full"):
         records.load(path).save(path)
     assert path.read_text() == before and list(path.parent.iterdir()) == [path]

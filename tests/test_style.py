@@ -1,4 +1,4 @@
-"""The look of every figure: colours that stay apart, type that is legible, one display."""
+"""The look of figures: colours that stay apart, legible type, one display."""
 
 import itertools
 

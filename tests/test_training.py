@@ -28,7 +28,9 @@ def fresh_model(seed=0):
 
 
 def run(name, settings=SETTINGS, seed=0, **kw):
-    return training.train(fresh_model(), CORPUS, recipes.get(name), settings, seed, **kw)
+    return training.train(
+        fresh_model(), CORPUS, recipes.get(name), settings, seed, **kw
+    )
 
 
 def by_hand(recipe, scaled=False):
@@ -36,7 +38,9 @@ def by_hand(recipe, scaled=False):
     model = fresh_model().to(getattr(torch, recipe.weights))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1.0, betas=(0.9, 0.95))
     scaler = torch.amp.GradScaler("cpu", enabled=scaled)
-    tokens = torch.tensor(list(CORPUS.text[: CORPUS.size_bytes * 9 // 10]), dtype=torch.uint8)
+    tokens = torch.tensor(
+        list(CORPUS.text[: CORPUS.size_bytes * 9 // 10]), dtype=torch.uint8
+    )
     generator, losses = torch.Generator().manual_seed(0), []
     for step in range(1, SETTINGS.steps + 1):
         starts = torch.randint(len(tokens) - CONFIG.sequence, (4,), generator=generator)
@@ -66,7 +70,9 @@ def test_losses_and_weights_are_those_of_torch_by_hand(name):
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not():
     first, again, other = run("fp32"), run("fp32"), run("fp32", seed=1)
-    assert first.losses == again.losses and first.validation_loss == again.validation_loss
+    assert (
+        first.losses == again.losses and first.validation_loss == again.validation_loss
+    )
     assert first.losses[0] != other.losses[0]
 
 
@@ -105,7 +111,9 @@ def test_an_overflow_is_skipped_and_halves_the_scale():
     settings = replace(SETTINGS, steps=1)
     done = training.train(model, CORPUS, recipes.get("fp16"), settings, seed=0)
     assert done.skipped_steps == [1] and done.loss_scale == [(1, 65536.0)]
-    assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True)
+    )
 
 
 def test_the_scale_in_use_is_noted_when_it_changes():
@@ -114,7 +122,9 @@ def test_the_scale_in_use_is_noted_when_it_changes():
         model.norm.weight.mul_(100)
     done = training.train(model, CORPUS, recipes.get("fp16"), SETTINGS, seed=0)
     skips = len(done.skipped_steps)
-    assert done.skipped_steps == list(range(1, skips + 1)) and 0 < skips < SETTINGS.steps
+    assert (
+        done.skipped_steps == list(range(1, skips + 1)) and 0 < skips < SETTINGS.steps
+    )
     assert done.loss_scale == [(k, 2.0 ** (17 - k)) for k in range(1, skips + 2)]
 
 
@@ -133,15 +143,20 @@ def test_gradient_shares_are_numpys():
     normal = np.finfo(np.float16).smallest_normal.astype(np.float32)
     live = gradients > 0
     assert shares["zero"] == pytest.approx(100 / 4096, rel=1e-6)
-    assert shares["below_normal"] == pytest.approx((live & (gradients < normal)).mean(), rel=1e-6)
+    assert shares["below_normal"] == pytest.approx(
+        (live & (gradients < normal)).mean(), rel=1e-6
+    )
     below = (live & (gradients < smallest)).mean()
-    assert 0 < below and shares["below_subnormal"] == pytest.approx(below, rel=1e-6)
+    assert below > 0 and shares["below_subnormal"] == pytest.approx(below, rel=1e-6)
 
 
 def test_gradients_are_sampled_at_the_steps_said():
     done = run("fp32")
     assert [row["step"] for row in done.gradients] == [1, 5, 10]
-    assert all(0 <= row["below_subnormal"] <= row["below_normal"] <= 1 for row in done.gradients)
+    assert all(
+        0 <= row["below_subnormal"] <= row["below_normal"] <= 1
+        for row in done.gradients
+    )
 
 
 def test_validation_is_the_mean_over_even_windows_in_float32():
@@ -171,7 +186,9 @@ def test_tf32_is_put_back_even_after_an_error():
     assert seen == ["high"] and torch.get_float32_matmul_precision() == before
 
 
-@pytest.mark.parametrize("name", ["steps", "batch", "validation_batches", "gradient_every"])
+@pytest.mark.parametrize(
+    "name", ["steps", "batch", "validation_batches", "gradient_every"]
+)
 @pytest.mark.parametrize("value", [0, -3])
 def test_counts_below_one_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name} was {value}: it must be at least 1"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mpteach import files, working_copy
+from mpteach import files
 from mpteach.course import NOTEBOOKS, chapters
 from mpteach.errors import InputError
 from mpteach.working_copy import HANDED_OUT, refresh

@@ -25,7 +25,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
         summary = module.__doc__.splitlines()[0]
-        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+        module.add_arguments(
+            commands.add_parser(name, help=summary, description=summary)
+        )
     return top
 
 

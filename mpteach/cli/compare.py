@@ -4,7 +4,6 @@ A record holds every finished run: after Ctrl-C or a crash the same command goes
 """
 
 import argparse
-import json
 import math
 import sys
 from dataclasses import replace
@@ -15,15 +14,29 @@ from mpteach.errors import InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach compare`."""
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the record")
-    parser.add_argument("--recipes", nargs="+", metavar="NAME", help="default: all of them")
-    parser.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the record"
+    )
+    parser.add_argument(
+        "--recipes", nargs="+", metavar="NAME", help="default: all of them"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)"
+    )
     parser.add_argument("--steps", type=int, metavar="N", help="steps a run (400)")
-    parser.add_argument("--batch", type=int, metavar="N", help="windows of text a step (32)")
-    parser.add_argument("--size", default="25M", help="shape of the model: tiny or 25M (25M)")
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="windows of text a step (32)"
+    )
+    parser.add_argument(
+        "--size", default="25M", help="shape of the model: tiny or 25M (25M)"
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
-    parser.add_argument("--text", metavar="PATH", help="file or folder (the standard library)")
-    parser.add_argument("--json", action="store_true", help="print the record, not a table")
+    parser.add_argument(
+        "--text", metavar="PATH", help="file or folder (the standard library)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print the record, not a table"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +61,9 @@ def run(args: argparse.Namespace) -> int:
         with bar:
             comparison.run(record, names, range(args.seeds), corpus, args.out, on_step)
     except KeyboardInterrupt:
-        print(f"Stopped. {args.out} keeps every finished run; the same command goes on.")
+        print(
+            f"Stopped. {args.out} keeps every finished run; the same command goes on."
+        )
         return 130
     print(args.out.read_text() if args.json else _report(args.out))
     return 0
@@ -75,7 +90,9 @@ def _name_the_unavailable(names: list[str], device: str) -> None:
 
     reasons = [recipes.unavailable(recipes.get(name), device) for name in names]
     if all(reasons):
-        raise InputError(f"{'; '.join(reasons)}: choose another of --recipes or --device.")
+        raise InputError(
+            f"{'; '.join(reasons)}: choose another of --recipes or --device."
+        )
     for reason in filter(None, reasons):
         print(f"{reason}; left out.", file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Checkers for the bits of a float: fields, limits, special patterns, grids, neighbours."""
+"""Checkers for the bits of a float: fields, limits, specials, grids, neighbours."""
 
 import math
 from collections.abc import Callable
@@ -97,7 +97,7 @@ def _finer(answer: Callable) -> str:
             half.smallest_subnormal < abs(x) < half.smallest_normal
             and right == half.name
         ):
-            return f"{x:g} is subnormal in float16. Is the gap there already the wider one?"
+            return f"{x:g} is subnormal in float16. Is its gap already the wider one?"
         if abs(x) < half.smallest_normal:
             return f"At {x:g} float16 is among its subnormals: which gap still shrinks?"
         return f"Exponent bits bring range. Which field sets the gap at {x:g}?"

@@ -14,7 +14,11 @@ _FACTOR = {3: 4.3027, 5: 2.7764}
 
 @exercise("08-1")
 def _speed_up(answer: Callable) -> str:
-    cases = [([10.0, 10.0, 10.0], [25.0, 24.0, 90.0]), ([3.0], [1.5]), ([4.0, 8.0], [6.0, 6.0])]
+    cases = [
+        ([10.0, 10.0, 10.0], [25.0, 24.0, 90.0]),
+        ([3.0], [1.5]),
+        ([4.0, 8.0], [6.0, 6.0]),
+    ]
     for base, own in cases:
         found = answer(base, own)
         right = statistics.median(own) / statistics.median(base)
@@ -22,7 +26,9 @@ def _speed_up(answer: Callable) -> str:
             continue
         if math.isclose(found, 1 / right, rel_tol=1e-6):
             return "A faster recipe must get a number above 1: turn the ratio over."
-        if math.isclose(found, statistics.fmean(own) / statistics.fmean(base), rel_tol=1e-6):
+        if math.isclose(
+            found, statistics.fmean(own) / statistics.fmean(base), rel_tol=1e-6
+        ):
             return "One slow seed moves a mean: take the middle value of the seeds."
         if math.isclose(found, right - 1, rel_tol=1e-6):
             return "That is the gain; 'times as fast' counts the base as 1."
@@ -34,11 +40,15 @@ def _speed_up(answer: Callable) -> str:
 def _needs_scaling(answer: Callable) -> str:
     if not isinstance(answer("float16"), bool):
         return "Answer with True or False."
-    rows = {name: answer(name) for name in ("float32", "tfloat32", "float16", "bfloat16")}
+    rows = {
+        name: answer(name) for name in ("float32", "tfloat32", "float16", "bfloat16")
+    }
     if rows["bfloat16"]:
         return "Compare the exponent bits of bfloat16 with those of float32."
     if rows["tfloat32"]:
-        return "tfloat32 keeps all exponent bits of float32: what is there left to lose?"
+        return (
+            "tfloat32 keeps all exponent bits of float32: what is there left to lose?"
+        )
     if rows["float32"]:
         return "Nothing vanishes in float32 here: look at its smallest normal number."
     if not rows["float16"]:
@@ -54,9 +64,13 @@ def _half_width(answer: Callable) -> str:
         if math.isclose(found, factor * spread / math.sqrt(count), rel_tol=1e-6):
             continue
         if math.isclose(found, factor * spread, rel_tol=1e-6):
-            return "That is the spread of one seed: the mean of several is known better."
+            return (
+                "That is the spread of one seed: the mean of several is known better."
+            )
         if math.isclose(found, factor * spread / count, rel_tol=1e-6):
-            return "The error of a mean falls more slowly than the number of seeds grows."
+            return (
+                "The error of a mean falls more slowly than the number of seeds grows."
+            )
         population = statistics.pstdev(values)
         if math.isclose(found, factor * population / math.sqrt(count), rel_tol=1e-6):
             return "The mean came from the same seeds: which divisor makes the spread fair?"
@@ -90,7 +104,11 @@ def _smallest_scale(answer: Callable) -> str:
         if found == 0:
             return f"For {shown} there is a scale that keeps both ends."
         if not _kept(gradients, found):
-            which = "overflows" if _overflows(gradients, found) else "still loses a gradient"
+            which = (
+                "overflows"
+                if _overflows(gradients, found)
+                else "still loses a gradient"
+            )
             return f"For {shown} the scale {found:g} {which}."
         if math.frexp(found)[0] != 0.5:
             return "Take a power of two: other scales round every gradient once more."

@@ -49,7 +49,7 @@ def plot_fields(formats: list[FloatFormat], x: float, ax: Axes) -> Axes:
 
 
 def plot_values(fmt: FloatFormat, ax: Axes) -> Axes:
-    """Every finite value as a stroke on the number line; subnormals and zero are longer."""
+    """Every finite value as a stroke on a line; subnormals and zero are longer."""
     values = fmt.values()
     low = np.abs(values) < fmt.smallest_normal
     ax.vlines(values[~low], -0.5, 0.5, color=KIND_COLORS["normal"], lw=1.6)
@@ -69,7 +69,7 @@ def plot_values(fmt: FloatFormat, ax: Axes) -> Axes:
 
 
 def plot_ranges(formats: list[FloatFormat], ax: Axes) -> Axes:
-    """From smallest to largest positive value on a log2 axis; the pale part is subnormal."""
+    """From smallest to largest positive value, log2; the pale part is subnormal."""
     for row, fmt in enumerate(formats):
         points = (fmt.smallest_subnormal, fmt.smallest_normal, fmt.max)
         lowest, normal, highest = np.log2(points)
@@ -95,7 +95,7 @@ _PLACES = (
 
 
 def per_binade(fmt: FloatFormat, exponents: np.ndarray) -> np.ndarray:
-    """Count the values of `fmt` in [2^e, 2^(e+1)) for each of the integer `exponents`."""
+    """Count the values of `fmt` in [2^e, 2^(e+1)) for each integer of `exponents`."""
     starts = np.ldexp(1.0, exponents)
     counts = starts / fmt.ulp(starts)
     inside = (starts >= fmt.smallest_subnormal) & (starts <= fmt.max)

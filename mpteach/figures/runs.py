@@ -39,8 +39,12 @@ def plot_losses(record: Record, ax: Axes, names: list[str], window: int = 20) ->
             continue
         steps = np.arange(window, window + curves.shape[1])
         color = color_of(name)
-        ax.plot(steps, curves.mean(axis=0), line_of(name), color=color, lw=2, label=name)
-        ax.fill_between(steps, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.2)
+        ax.plot(
+            steps, curves.mean(axis=0), line_of(name), color=color, lw=2, label=name
+        )
+        ax.fill_between(
+            steps, curves.min(axis=0), curves.max(axis=0), color=color, alpha=0.2
+        )
         ends[name] = (steps[-1], curves.mean(axis=0)[-1])
     _label_ends(ax, ends)
     ax.set(xlabel="step", ylabel="training loss (nats a byte)")
@@ -61,10 +65,14 @@ def plot_differences(record: Record, ax: Axes, intervals: dict[str, tuple]) -> A
     return ax
 
 
-def plot_bars(ax: Axes, values: dict[str, float], xlabel: str, digits: str = ".1f") -> Axes:
+def plot_bars(
+    ax: Axes, values: dict[str, float], xlabel: str, digits: str = ".1f"
+) -> Axes:
     """One horizontal bar for each recipe of `values`, with its value written at its end."""
     names = list(values)
-    bars = ax.barh(names, list(values.values()), color=[color_of(name) for name in names])
+    bars = ax.barh(
+        names, list(values.values()), color=[color_of(name) for name in names]
+    )
     for bar, name in zip(bars, names, strict=True):
         if recipes.get(name).weights != "float32":
             bar.set_alpha(0.6)
@@ -85,7 +93,9 @@ def plot_gradient_shares(record: Record, ax: Axes, names: list[str]) -> Axes:
             middle = np.median(table, axis=0)
             label = f"{name}: {'zero' if key == 'zero' else 'below normal'}"
             line = "-" if key == "below_normal" else "--"
-            ax.plot(steps, middle, line, marker=marker, color=color_of(name), label=label)
+            ax.plot(
+                steps, middle, line, marker=marker, color=color_of(name), label=label
+            )
     ax.set(xlabel="step", ylabel="share of gradients (%)")
     ax.legend(frameon=False)
     return ax
@@ -97,7 +107,9 @@ def plot_overview(record: Record, figure: Figure) -> Figure:
     names = [n for n in comparison.recipes_in(record) if n != "fp16-pure"]
     plot_losses(record, left, names)
     speeds = {name: comparison.speed_up(record, name) for name in names}
-    plot_bars(right, {n: s for n, s in speeds.items() if s}, "tokens per second, times fp32's")
+    plot_bars(
+        right, {n: s for n, s in speeds.items() if s}, "tokens per second, times fp32's"
+    )
     return figure
 
 
