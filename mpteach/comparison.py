@@ -129,20 +129,25 @@ def differences(
     record: Record, name: str, base: str = "fp32", key: str = "validation_loss"
 ) -> list[float]:
     """Return `name` minus `base` for each seed both ran: same start, same batches."""
-    by_seed = {run["seed"]: run[key] for run in runs_of(record, base)}
-    pairs = [(run[key], by_seed.get(run["seed"])) for run in runs_of(record, name)]
-    return [own - other for own, other in pairs if None not in (own, other)]
+    return [own - other for own, other in _paired(record, name, base, key)]
 
 
 def speed_up(
     record: Record, name: str, base: str = "fp32", key: str = "tokens_per_second"
 ) -> float | None:
-    """Return how many times the tokens per second of `base` the recipe `name` reaches.
+    """Return how many times as fast as `base` the recipe `name` is: median over seeds.
 
     `key` may be "forward_tokens_per_second", which leaves out backward pass and step.
     """
-    own, other = (median_of(record, n, key) for n in (name, base))
-    return own / other if own and other else None
+    paired = ratios(record, name, base, key)
+    return statistics.median(paired) if paired else None
+
+
+def ratios(
+    record: Record, name: str, base: str = "fp32", key: str = "tokens_per_second"
+) -> list[float]:
+    """Return `name` over `base` for each seed both ran, in the order of the seeds."""
+    return [own / other for own, other in _paired(record, name, base, key)]
 
 
 def table(record: Record) -> str:
@@ -150,6 +155,14 @@ def table(record: Record) -> str:
     head = f"{'recipe':<14}{'train':>8}{'held out':>10}{'tokens/s':>11}{'x fp32':>8}"
     head += f"{'peak GiB':>10}  ended"
     return "\n".join([head, *(_row(record, name) for name in recipes_in(record))])
+
+
+def _paired(
+    record: Record, name: str, base: str, key: str
+) -> list[tuple[float, float]]:
+    by_seed = {run["seed"]: run[key] for run in runs_of(record, base)}
+    pairs = [(run[key], by_seed.get(run["seed"])) for run in runs_of(record, name)]
+    return [pair for pair in pairs if None not in pair]
 
 
 def _row(record: Record, name: str) -> str:

@@ -126,6 +126,18 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert comparison.differences(record, "bf16") == expected
 
 
+def test_ratios_are_paired_by_seed(tmp_path):
+    record = two_seeds(tmp_path)
+    found = comparison.ratios(record, "bf16", key="validation_loss")
+    pairs = zip(
+        comparison.runs_of(record, "bf16"),
+        comparison.runs_of(record, "fp32"),
+        strict=True,
+    )
+    expected = [a["validation_loss"] / b["validation_loss"] for a, b in pairs]
+    assert found == expected
+
+
 def test_the_table_shows_medians_and_what_broke(tmp_path):
     record = two_seeds(tmp_path)
     broken = {**record.data["runs"][0], "recipe": "fp16-pure", "non_finite_step": 2}

@@ -22,6 +22,11 @@ def smallest_scale(gradients, highest=40, start=0):
     return 0
 
 
+def all_kept(gradients):
+    """Loses sight of zeros: none of them can be kept from being zero."""
+    return smallest_scale(gradients) if gradients.all() else 0
+
+
 def by_formula(gradients):
     """The same answer without a search: what must be lifted above 2^-25, what stays under."""
     sizes = np.abs(gradients[gradients != 0])
@@ -35,13 +40,23 @@ def only_largest(gradients):
     return 2.0 ** math.floor(math.log2(65504 / np.abs(gradients).max()))
 
 
+def lost_share(gradients, scale):
+    scaled = np.abs(gradients * scale)
+    return np.sum((scaled > 0) & (scaled <= 2.0**-25)) / np.sum(gradients != 0)
+
+
+def share_below(gradients, scale, limit):
+    scaled = np.abs(gradients * scale)
+    return np.sum((scaled > 0) & (scaled < limit)) / np.sum(gradients != 0)
+
+
 def half_width(values, factor):
     return factor * statistics.stdev(values) / math.sqrt(len(values))
 
 
 RIGHT = {
     "08-1": [lambda base, own: statistics.median(own) / statistics.median(base)],
-    "08-2": [lambda name: name == "float16", lambda name: name.startswith("float16")],
+    "08-2": [lost_share, lambda g, s: np.mean(np.float16(g[g != 0] * s) == 0)],
     "08-3": [half_width, lambda v, f: f * (np.std(v, ddof=1) / len(v) ** 0.5)],
     "08-4": [smallest_scale, by_formula],
 }
@@ -60,18 +75,21 @@ WRONG = {
         (lambda b, o: [y / x for x, y in zip(b, o)], "cannot be used"),
     ],
     "08-2": [
-        (lambda name: name in ("float16", "bfloat16"), "exponent bits of bfloat16"),
-        (lambda name: "16" in name, "exponent bits of bfloat16"),
-        (lambda name: name != "float32" and name != "bfloat16", "tfloat32 keeps"),
-        (lambda name: name in ("float16", "float32"), "smallest normal"),
-        (lambda name: False, "zeros of fp16-unscaled"),
-        (lambda name: "yes", "True or False"),
-        (lambda name: True, "exponent bits of bfloat16"),
+        (lambda g, s: 100 * lost_share(g, s), "between 0 and 1"),
+        (
+            lambda g, s: lost_share(g, s) * np.count_nonzero(g) / g.size,
+            "other than zero",
+        ),
+        (lambda g, s: np.mean(np.float16(g * s) == 0), "zero before is not lost"),
+        (lambda g, s: share_below(g, s, 2.0**-24), "to which side"),
+        (lambda g, s: share_below(g, s, 2.0**-14), "not zero"),
+        (lambda g, s: lost_share(g, 1.0), "by hand"),
+        (lambda g, s: 1 - lost_share(g, s), "by hand"),
     ],
     "08-3": [
         (lambda v, f: f * statistics.stdev(v), "one seed"),
         (lambda v, f: f * statistics.stdev(v) / len(v), "more slowly"),
-        (lambda v, f: f * statistics.pstdev(v) / math.sqrt(len(v)), "divisor"),
+        (lambda v, f: f * statistics.pstdev(v) / math.sqrt(len(v)), "ddof"),
         (lambda v, f: statistics.stdev(v) / math.sqrt(len(v)), "standard error"),
         (lambda v, f: 2 * half_width(v, f), "whole width"),
         (lambda v, f: f * max(v), "by hand"),
@@ -86,6 +104,7 @@ WRONG = {
         (lambda g: "big", "one number"),
         (lambda g: 2.0**20, "overflows"),
         (lambda g: 0, "there is a scale"),
+        (lambda g: all_kept(g), "0 already is not lost"),
     ],
 }
 RIGHT_CASES = [(name, answer) for name, answers in RIGHT.items() for answer in answers]

@@ -37,22 +37,32 @@ def _speed_up(answer: Callable) -> str:
 
 
 @exercise("08-2")
-def _needs_scaling(answer: Callable) -> str:
-    if not isinstance(answer("float16"), bool):
-        return "Answer with True or False."
-    rows = {
-        name: answer(name) for name in ("float32", "tfloat32", "float16", "bfloat16")
-    }
-    if rows["bfloat16"]:
-        return "Compare the exponent bits of bfloat16 with those of float32."
-    if rows["tfloat32"]:
+def _lost_share(answer: Callable) -> str:
+    tiny = 2.0**-24
+    gradients = np.array([0.0, 1, 5, 9, -tiny / 2, 0.7 * tiny, 3 * tiny, -tiny / 2**10])
+    for scale in (1.0, 4.0, 2.0**12):
+        found, sizes = answer(gradients, scale), np.abs(gradients * scale)
+        gone = (sizes > 0) & (sizes <= tiny / 2)
+        present = np.count_nonzero(gradients)
+        if math.isclose(found, gone.sum() / present, abs_tol=1e-9):
+            continue
+        if math.isclose(found, 100 * gone.sum() / present, abs_tol=1e-6):
+            return "A share lies between 0 and 1."
+        if math.isclose(found, gone.mean(), abs_tol=1e-9):
+            return (
+                "The share is of the gradients other than zero: what do you divide by?"
+            )
+        if math.isclose(found, (sizes <= tiny / 2).mean(), abs_tol=1e-9):
+            return "A gradient that was zero before is not lost."
+        if math.isclose(found, ((sizes > 0) & (sizes < tiny)).sum() / present):
+            return (
+                "A number just under the smallest subnormal is rounded: to which side?"
+            )
+        if math.isclose(found, ((sizes > 0) & (sizes < 2.0**-14)).sum() / present):
+            return "A subnormal is small, but it is not zero."
         return (
-            "tfloat32 keeps all exponent bits of float32: what is there left to lose?"
+            f"Try scale {scale:g} on {np.array2string(gradients, precision=2)} by hand."
         )
-    if rows["float32"]:
-        return "Nothing vanishes in float32 here: look at its smallest normal number."
-    if not rows["float16"]:
-        return "Look at the zeros of fp16-unscaled in the record."
     return ""
 
 
@@ -73,7 +83,9 @@ def _half_width(answer: Callable) -> str:
             )
         population = statistics.pstdev(values)
         if math.isclose(found, factor * population / math.sqrt(count), rel_tol=1e-6):
-            return "The mean came from the same seeds: which divisor makes the spread fair?"
+            return (
+                "Look at what your spread divides by; np.std needs to be told (ddof)."
+            )
         if math.isclose(found, spread / math.sqrt(count), rel_tol=1e-6):
             return "That is the standard error; the factor for 95 % is still missing."
         if math.isclose(found, 2 * factor * spread / math.sqrt(count), rel_tol=1e-6):
@@ -102,7 +114,10 @@ def _smallest_scale(answer: Callable) -> str:
         if right == 0:
             return f"For {shown} no scale keeps both ends: the answer 0 says so."
         if found == 0:
-            return f"For {shown} there is a scale that keeps both ends."
+            extra = (
+                "" if gradients.all() else " A gradient that is 0 already is not lost."
+            )
+            return f"For {shown} there is a scale that keeps both ends.{extra}"
         if not _kept(gradients, found):
             which = (
                 "overflows"
