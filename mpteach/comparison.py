@@ -1,14 +1,13 @@
-"""Many runs, one record: the same model, text and seeds under each recipe, kept as they end."""
+"""Many runs, one record: each recipe with the same model, text and seeds."""
 
 import statistics
-import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from mpteach import gpt, recipes, records, training
+from mpteach import files, gpt, recipes, records, training
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.records import Record
@@ -19,11 +18,10 @@ EXPERIMENT = "comparison"
 def begin(
     size: str, settings: training.Settings, corpus: Corpus, device: str, command: str
 ) -> Record:
-    """Return an empty record; raise InputError for a size, device or text that cannot be."""
+    """Return an empty record; raise InputError for a bad size, device or text."""
     _require_device(device)
-    corpus.split(
-        "cpu", gpt.config(size).sequence
-    )  # a text too short is told before a run
+    # A text that is too short is told now, not in the first run.
+    corpus.split("cpu", gpt.config(size).sequence)
     shared = {
         "size": size,
         "model": asdict(gpt.config(size)),
@@ -43,18 +41,10 @@ def begin(
 def resume(fresh: Record, path: Path) -> Record:
     """Return `fresh`, or the record at `path` where there is one to go on from.
 
-    Raises InputError where `path` holds another thing, or a record that these settings, this
-    machine or these sources would not have begun.
+    Raises InputError where `path` holds another thing, or a record that these settings,
+    this machine or these sources would not have begun.
     """
-    if path.is_dir():
-        raise InputError(
-            f"{str(path)!r} is a folder: give the name of a file with --out."
-        )
-    if not path.parent.is_dir():
-        raise InputError(
-            f"there is no folder {str(path.parent)!r} to write to: make it first."
-        )
-    _require_writable(path)
+    files.require_writable(path)
     if not path.exists():
         return fresh
     old = records.load(path)
@@ -63,7 +53,9 @@ def resume(fresh: Record, path: Path) -> Record:
             f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
             "give another --out, or the same settings."
         )
-    return old
+    if fresh.command in old.command:
+        return old
+    return replace(old, command=f"{old.command} && {fresh.command}")
 
 
 def run(
@@ -76,34 +68,36 @@ def run(
         None
     ),
 ) -> Record:
-    """Do the runs that `record` lacks, saving it to `path` after each; return it complete.
+    """Do the runs that `record` lacks, save it to `path` after each, return it complete.
 
     `on_step(recipe, seed, step, loss)` is called after every step. Recipes that the device
-    lacks are noted in `data["unavailable"]` with the reason.
+    lacks are noted in `data["unavailable"]` with the reason. Raises InputError where the
+    record cannot be saved.
     """
     device = record.settings["device"]
     for seed, name in missing(record, names, seeds):
         done = _one_run(record, name, seed, corpus, on_step)
         data = {**record.data, "runs": [*record.data["runs"], asdict(done)]}
         record = record.with_data(sorted({*record.seeds, seed}), data)
-        record.save(path)
+        _save(record, path)
     reasons = {name: recipes.unavailable(recipes.get(name), device) for name in names}
     lacking = {name: reason for name, reason in reasons.items() if reason}
-    if record.seeds and lacking != record.data["unavailable"]:
-        record = record.with_data(record.seeds, {**record.data, "unavailable": lacking})
-        record.save(path)
+    known = record.data["unavailable"]
+    if record.seeds and not lacking.items() <= known.items():
+        data = {**record.data, "unavailable": {**known, **lacking}}
+        record = record.with_data(record.seeds, data)
+        _save(record, path)
     return record
 
 
 def missing(
     record: Record, names: Iterable[str], seeds: Iterable[int]
 ) -> list[tuple[int, str]]:
-    """Return the (seed, recipe) pairs still to run, seed by seed, in the order of `names`."""
+    """Return the (seed, recipe) pairs still to run, seed by seed, as `names` has them."""
     device = record.settings["device"]
     done = {(run["seed"], run["recipe"]) for run in record.data["runs"]}
-    able = [
-        name for name in names if not recipes.unavailable(recipes.get(name), device)
-    ]
+    once = dict.fromkeys(names)
+    able = [name for name in once if not recipes.unavailable(recipes.get(name), device)]
     return [(s, name) for s in seeds for name in able if (s, name) not in done]
 
 
@@ -152,7 +146,7 @@ def ratios(
 
 def table(record: Record) -> str:
     """Return medians over seeds as text: losses, speed, peak memory, and how runs ended."""
-    head = f"{'recipe':<14}{'train':>8}{'held out':>10}{'tokens/s':>11}{'x fp32':>8}"
+    head = f"{'recipe':<14}{'seeds':>5}{'train':>8}{'held out':>10}{'tokens/s':>11}{'x fp32':>8}"
     head += f"{'peak GiB':>10}  ended"
     return "\n".join([head, *(_row(record, name) for name in recipes_in(record))])
 
@@ -179,11 +173,12 @@ def _row(record: Record, name: str) -> str:
         )
     )
     gib = peak / 2**30 if peak else None
-    stops = sorted({r["non_finite_step"] for r in runs_of(record, name)} - {None})
+    runs = runs_of(record, name)
+    stops = sorted({run["non_finite_step"] for run in runs} - {None})
     ended = f"non-finite at step {', '.join(map(str, stops))}" if stops else "finite"
     return (
-        f"{name:<14}{cell(train, '.3f'):>8}{cell(held_out, '.3f'):>10}{cell(speed, ',.0f'):>11}"
-        f"{cell(speed_up(record, name), '.2f'):>8}{cell(gib, '.2f'):>10}  {ended}"
+        f"{name:<14}{len(runs):>5}{cell(train, '.3f'):>8}{cell(held_out, '.3f'):>10}"
+        f"{cell(speed, ',.0f'):>11}{cell(speed_up(record, name), '.2f'):>8}{cell(gib, '.2f'):>10}  {ended}"
     )
 
 
@@ -202,10 +197,16 @@ def _one_run(
             seed,
             lambda step, loss: on_step(name, seed, step, loss),
         )
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        # torch tells of memory in two ways: its own error on a GPU, words on a CPU.
+        if "memory" not in str(error):
+            raise
         peak = torch.cuda.max_memory_allocated() / 2**30
+        reached = f"the GPU ran out of memory in {name} after a peak of {peak:.2f} GiB"
+        if record.settings["device"] == "cpu":
+            reached = f"this machine has too little memory for {name}"
         raise InputError(
-            f"the GPU ran out of memory in {name} after a peak of {peak:.2f} GiB: "
+            f"{reached}: "
             f"lower --batch (it was {settings.batch}) or take a smaller --size."
         ) from error
 
@@ -219,22 +220,21 @@ def _require_device(device: str) -> None:
         )
 
 
-def _require_writable(path: Path) -> None:
+def _save(record: Record, path: Path) -> None:
     try:
-        if path.exists():
-            path.open("a").close()
-        tempfile.TemporaryFile(dir=path.parent).close()
+        record.save(path)
     except OSError as error:
-        reason = f"{str(path)!r} cannot be written ({error.strerror})"
-        raise InputError(f"{reason}: name another file with --out.") from error
+        raise InputError(
+            f"{str(path)!r} could not be written ({error.strerror}) and holds what it held "
+            "before: make room or give another --out."
+        ) from error
 
 
 def _differences(old: Record, fresh: Record) -> list[tuple[str, object, object]]:
     pairs = [
         ("experiment", old.experiment, fresh.experiment),
         *((key, old.settings.get(key), now) for key, now in fresh.settings.items()),
-        ("GPU", old.machine.get("gpu"), fresh.machine.get("gpu")),
-        ("torch", old.machine.get("torch"), fresh.machine.get("torch")),
+        *((key, old.machine.get(key), now) for key, now in fresh.machine.items()),
         ("package sources", old.sources, fresh.sources),
     ]
     return [pair for pair in pairs if pair[1] != pair[2]]

@@ -1,7 +1,9 @@
 """Text as bytes: a corpus that every Python carries, or one's own, with its hash."""
 
 import hashlib
+import os
 import sysconfig
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,14 +59,13 @@ def read_text(path: str | Path) -> Corpus:
 
     Raises InputError where there is nothing to read, or it may not be read.
     """
+    if not str(path):
+        raise InputError("the text's path was empty: give a file or a folder.")
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"there is no text at {str(path)!r}: give a file or a folder.")
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     try:
-        text = _join(files)
+        text = _join(_files_at(path))
     except OSError as error:
-        reason = f"{error.filename!r} cannot be read ({error.strerror})"
+        reason = f"{str(error.filename or path)!r} cannot be read ({error.strerror})"
         raise InputError(f"{reason}: give a text that you may read.") from error
     if not text:
         raise InputError(f"the text at {str(path)!r} is empty: give one with content.")
@@ -78,5 +79,20 @@ def windows(tokens: Tensor, starts: Tensor, sequence: int) -> tuple[Tensor, Tens
     return taken[:, :-1], taken[:, 1:]
 
 
-def _join(files) -> bytes:
+def _files_at(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        what = "is no ordinary file" if path.exists() else "does not exist"
+        raise InputError(f"the text {str(path)!r} {what}: give a file or a folder.")
+
+    def stop(error: OSError) -> None:
+        raise error  # os.walk would pass over a folder that may not be entered
+
+    found = os.walk(path, onerror=stop)
+    every = (Path(folder, name) for folder, _, names in found for name in names)
+    return [file for file in every if file.is_file()]
+
+
+def _join(files: Iterable[Path]) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(files))

@@ -18,6 +18,7 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import platform
 import re
 import shutil
@@ -42,16 +43,15 @@ INSTALL = "run make lab, or pip install -e '.[course]' -c constraints.txt"
 def examine() -> dict[str, Any]:
     """Return the report that the module's docstring describes.
 
-    Raises InputError where the package does not lie in a clone of the course.
+    Raises InputError where the package does not lie in a sound clone of the course.
     """
-    project = _project()
-    needed = dict(map(_name_and_floor, _requirements(project)))
+    python_problems, needed = _needs()
     torch_problem = _torch_problem()
     gpu = _gpu(not torch_problem)
     listed, chapter_problems = _chapters(has_gpu=not gpu["problem"])
     memory, disk = hardware.free_memory_bytes(), shutil.disk_usage(course.ROOT).free
     problems = [
-        *_python_problems(project["requires-python"]),
+        *python_problems,
         *_package_problems(needed, torch_problem),
         *_space_problems(memory, disk),
         *chapter_problems,
@@ -101,8 +101,11 @@ _RUNS = {
 }
 
 
-def _project() -> dict[str, Any]:
-    """Return the table `project` of pyproject.toml, where the versions needed stand."""
+def _needs() -> tuple[list[str], dict[str, str]]:
+    """Return what is wrong with this Python, and the least version of each package.
+
+    Both stand in pyproject.toml; raises InputError where that is missing or damaged.
+    """
     try:
         text = (course.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     except OSError as error:
@@ -110,11 +113,22 @@ def _project() -> dict[str, Any]:
             "there is no pyproject.toml beside the package: run mpteach from a clone "
             "of the course, installed with 'pip install -e'."
         ) from error
-    return tomllib.loads(text)["project"]
+    except UnicodeDecodeError as error:
+        raise _damaged(error) from None
+    try:
+        project = tomllib.loads(text)["project"]
+        course_needs = project["optional-dependencies"]["course"]
+        needed = dict(map(_name_and_floor, [*project["dependencies"], *course_needs]))
+        return _python_problems(project["requires-python"]), needed
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(error) from None
 
 
-def _requirements(project: dict[str, Any]) -> list[str]:
-    return [*project["dependencies"], *project["optional-dependencies"]["course"]]
+def _damaged(error: Exception) -> InputError:
+    return InputError(
+        f"pyproject.toml is damaged ({type(error).__name__}: {error}): restore it with "
+        "'git checkout HEAD -- pyproject.toml'."
+    )
 
 
 def _name_and_floor(requirement: str) -> tuple[str, str]:
@@ -136,7 +150,7 @@ def _versions(needed: dict[str, str]) -> dict[str, str | None]:
 
 def _release(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version: (2, 13, 0) of "2.13.0+cpu"."""
-    return tuple(map(int, re.match(r"\d+(?:\.\d+)*", version)[0].split(".")))
+    return tuple(map(int, re.findall(r"\d+", re.match(r"[\d.]*", version)[0])))
 
 
 def _python_problems(allowed: str) -> list[str]:
@@ -161,7 +175,19 @@ def _package_problems(needed: dict[str, str], torch_problem: str) -> list[str]:
         elif name == "torch" and torch_problem:
             reason = f"torch {version} does not load ({torch_problem})"
             problems.append(f"{reason}: install it again, or {INSTALL}.")
+        elif not _has_files(name):
+            problems.append(
+                f"{name} {version} is listed as installed and its files are gone: run "
+                f"pip install --force-reinstall --no-deps -c constraints.txt {name}."
+            )
     return problems
+
+
+def _has_files(package: str) -> bool:
+    """Return whether Python finds the package's code; every one here is a module."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    # A folder that lost its files is found too, without an origin.
+    return spec is not None and spec.origin is not None
 
 
 def _torch_problem() -> str:
@@ -194,9 +220,6 @@ def _chapters(has_gpu: bool) -> tuple[list[dict[str, Any]], list[str]]:
         chapters = course.chapters()
     except InputError as error:
         return [], [_sentence(error)]
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"A file in notebooks/ is damaged ({type(error).__name__}: {error})"
-        return [], [f"{what}: get it again with 'git checkout notebooks'."]
     listed, problems = [], []
     for chapter in chapters:
         damaged = _record_problems(chapter)

@@ -6,7 +6,9 @@ each notebook again, in place, and stores it so that a second run changes nothin
 Notebooks are plain dictionaries as JSON gives them, with joined lines (`read`).
 """
 
+import asyncio
 import base64
+import binascii
 import copy
 import json
 import os
@@ -17,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mpteach import course
 from mpteach.course import NOTEBOOKS, ROOT
 from mpteach.errors import InputError
 from mpteach.files import write_atomically
@@ -54,27 +57,16 @@ _MARKERS = {
     for what in ("SOLUTION", "HIDDEN TESTS")
 }
 _STUB = ("# YOUR CODE HERE", "...")
+_INSTALL = "run pip install -c constraints.txt -e '.[course]'"
 _WRITTEN_STUB = "*Your answer here.*"
 
 
 def read(path: Path) -> dict[str, Any]:
     """Return the notebook in `path` with the lines of each text joined.
 
-    Raises InputError where it is missing or is no notebook in format 4.
+    Raises InputError where it is missing or is no sound notebook in format 4.
     """
-    try:
-        nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"cannot read {path} ({error.strerror}): give a notebook."
-        ) from None
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): give a notebook.") from None
-    if not isinstance(nb, dict) or nb.get("nbformat") != 4 or "cells" not in nb:
-        raise InputError(
-            f"{path} is not a notebook of format 4: save it with JupyterLab."
-        )
-    return _with_texts(nb, "".join)
+    return _with_texts(course.read_notebook(Path(path)), "".join)
 
 
 def dumps(nb: dict[str, Any]) -> str:
@@ -93,7 +85,7 @@ def canonicalise(nb: dict[str, Any]) -> dict[str, Any]:
 
     Kernel and language get one name and no version; timings, widget state and widget
     views go; streams are joined; PNG files lose their comments. Counts and ids stay.
-    Raises InputError for a cell without an id.
+    `nb` must be sound, as `read` returns it.
     """
     nb = copy.deepcopy(nb)
     for key in _VOLATILE_NOTEBOOK:
@@ -102,9 +94,7 @@ def canonicalise(nb: dict[str, Any]) -> dict[str, Any]:
         kernelspec=dict(_KERNEL), language_info=copy.deepcopy(_LANGUAGE)
     )
     nb.update(nbformat=4, nbformat_minor=5)
-    for index, cell in enumerate(nb["cells"]):
-        if not cell.get("id"):
-            raise InputError(f"cell {index} has no id: give it one of lowercase words.")
+    for cell in nb["cells"]:
         for key in _VOLATILE_CELL:
             cell["metadata"].pop(key, None)
         if cell["cell_type"] == "code":
@@ -124,7 +114,7 @@ def student_edition(nb: dict[str, Any]) -> dict[str, Any]:
         if marks.get("locked"):
             cell["metadata"].update(editable=False, deletable=False)
         if cell["cell_type"] == "code":
-            where = f"cell {cell.get('id', '')} ({index})"
+            where = _cell_name(nb, index)
             cell["source"] = _without_solutions(_text(cell["source"]), where)
         elif marks.get("solution"):
             cell["source"] = _WRITTEN_STUB
@@ -140,18 +130,16 @@ def execute(
     Raises InputError naming notebook `name` and the cell that failed.
     """
     import nbformat
-    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     from nbclient import NotebookClient
-    from nbclient.exceptions import (
-        CellExecutionError,
-        CellTimeoutError,
-        DeadKernelError,
-    )
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     node = nbformat.from_dict(_not_run(nb))
     client = NotebookClient(
         node,
+        kernel_name=_KERNEL["name"],  # whatever name the notebook was saved with
         timeout=600,
+        shutdown_kernel="immediate",  # it has nothing to save, and no last words
         record_timing=False,
         store_widget_state=False,
         extra_arguments=["--log-level=ERROR"],
@@ -163,36 +151,93 @@ def execute(
     # No folder of kernels to look in leaves this very interpreter.
     client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
     try:
-        client.execute(env=_kernel_environment(environment))
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        with asyncio.Runner(loop_factory=_Loop) as runner:
+            runner.run(_run(client, _kernel_environment(environment)))
+    except (CellExecutionError, CellTimeoutError, NoSuchKernel, RuntimeError) as error:
         raise InputError(f"{name}: {_failure(node, started[-1:], error)}") from None
-    return canonicalise(json.loads(json.dumps(node)))
+    except nbformat.ValidationError:
+        where = _cell_name(node, started[-1])
+        raise InputError(
+            f"{name}: {where} displays what no notebook can hold: change that."
+        ) from None
+    ran = json.loads(json.dumps(node))
+    wrong = course.fault(ran)
+    if wrong:
+        raise InputError(f"{name}: {wrong}: change what it displays.")
+    return canonicalise(ran)
 
 
 def refresh(path: Path) -> None:
-    """Re-execute the notebook in `path` and store it there, if all of it succeeded."""
+    """Re-execute the notebook in `path` and store it there, if all of it succeeded.
+
+    Raises InputError, and leaves the file, where it was edited in the meantime.
+    """
     before = read(path)
-    after = execute(before, path.parent.resolve(), path.name)
-    write(path, _keep_live_outputs(before, after))
+    text = dumps(before)
+    after = _keep_live_outputs(
+        before, execute(before, path.parent.resolve(), path.name)
+    )
+    if dumps(read(path)) != text:
+        raise InputError(
+            f"{path} was edited while it ran: the edit is kept, run it again."
+        )
+    write(path, after)
 
 
 def main(paths: list[str]) -> int:
-    """Refresh the given notebooks, or all of them; return 2 where one failed."""
+    """Refresh the given notebooks, or all; return 2 where one failed, 130 on Ctrl-C."""
     chosen = [Path(path) for path in paths] or [
         *sorted(NOTEBOOKS.glob("*.ipynb")),
         TEMPLATE,
     ]
-    status = 0
-    for path in chosen:
-        start = time.perf_counter()
-        try:
-            refresh(path)
-        except InputError as error:
-            print(error, file=sys.stderr)
-            status = 2
-        else:
-            print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
-    return status
+    try:
+        failed = [path for path in chosen if not _refreshed(path)]
+    except KeyboardInterrupt:
+        print("Stopped: the notebook in hand is as it was.", file=sys.stderr)
+        return 130
+    return 2 if failed else 0
+
+
+def _refreshed(path: Path) -> bool:
+    """Refresh `path` and say its seconds; or say what failed and return False."""
+    start = time.perf_counter()
+    try:
+        refresh(path)
+    except InputError as error:
+        print(error, file=sys.stderr)
+    except ImportError as error:
+        print(f"{path} cannot run ({error}): {_INSTALL}.", file=sys.stderr)
+    except OSError as error:
+        print(
+            f"{path} cannot be stored ({error.strerror or error}): make its folder "
+            "writable, or free some space.",
+            file=sys.stderr,
+        )
+    else:
+        print(f"{path.name}: {time.perf_counter() - start:.1f} s", flush=True)
+        return True
+    return False
+
+
+async def _run(client: Any, environment: dict[str, str]) -> None:
+    try:
+        await client.async_execute(env=environment)
+    except RuntimeError:
+        # nbclient takes the cancelling of a cell for the death of its kernel.
+        if asyncio.current_task().cancelling():
+            raise asyncio.CancelledError from None
+        raise
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """An event loop that leaves Ctrl-C to asyncio.Runner, which cancels what runs.
+
+    nbclient's own handler stops the kernel under the running cell and then stumbles;
+    it goes without one where the loop has none.
+    """
+
+    def add_signal_handler(self, *_: Any) -> None:
+        raise RuntimeError("signals are the runner's")
 
 
 def _with_texts(nb: dict[str, Any], change: Any) -> dict[str, Any]:
@@ -224,8 +269,9 @@ def _canonical_outputs(outputs: list[dict]) -> list[dict]:
         if "image/png" in data:
             data["image/png"] = _bare_png(_text(data["image/png"]))
         last = kept[-1] if kept else {}
+        kinds = [(one.get("output_type"), one.get("name")) for one in (output, last)]
         # The kernel sends one print in one piece or in two, as it happens.
-        if output["output_type"] == "stream" and last.get("name") == output["name"]:
+        if output["output_type"] == "stream" and kinds[0] == kinds[1]:
             last["text"] = _text(last["text"]) + _text(output["text"])
         else:
             kept.append(output)
@@ -236,8 +282,12 @@ def _bare_png(encoded: str) -> str:
     """Return a base64 PNG without its text and time chunks, which name the writer.
 
     Layout of a chunk: 4 bytes length, 4 type, the data, 4 checksum (PNG, section 5.3).
+    What is not base64 has none and is returned as it is.
     """
-    image = base64.b64decode(encoded)
+    try:
+        image = base64.b64decode(encoded)
+    except binascii.Error:
+        return encoded
     bare, place = image[:8], 8
     while place < len(image):
         end = place + 12 + int.from_bytes(image[place : place + 4], "big")
@@ -298,12 +348,15 @@ def _kernel_environment(extra: Mapping[str, str]) -> dict[str, str]:
     } | extra
 
 
+def _cell_name(nb: dict[str, Any], index: int) -> str:
+    return f"cell {nb['cells'][index].get('id', '')} ({index})"
+
+
 def _failure(node: dict[str, Any], started: list[int], error: Exception) -> str:
     if not started:
-        return f"the kernel did not start ({type(error).__name__})"
-    cell = node["cells"][started[0]]
-    where = f"cell {cell.get('id', '')} ({started[0]})"
-    for output in cell["outputs"]:
+        return f"the kernel did not start ({type(error).__name__}: {error}): {_INSTALL}"
+    where = _cell_name(node, started[0])
+    for output in node["cells"][started[0]]["outputs"]:
         if output["output_type"] == "error":
             return f"{where} raised {output['ename']}: {output['evalue']}"
     return f"{where} stopped the kernel or took too long ({type(error).__name__})"

@@ -1,15 +1,21 @@
-"""Writing a file so that a reader, or a crash, never meets half of it."""
+"""Writing files so that no reader, crash or second writer ever meets half of one."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from mpteach.errors import InputError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Make `path` hold `content` in one step; an existing file keeps its mode.
 
-    Raises OSError where that cannot be done; the old file is then as it was.
+    A link stays a link: what it points to is written. Raises OSError where that cannot be
+    done; the old file is then as it was.
     """
-    part = path.with_name(f".{path.name}.part")
+    path = path.resolve()
+    part = _part_of(path)
     try:
         with part.open("wb") as file:
             file.write(content)
@@ -19,5 +25,49 @@ def write_atomically(path: Path, content: bytes) -> None:
             part.chmod(path.stat().st_mode)
         os.replace(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
+
+
+def require_writable(path: Path) -> None:
+    """Raise InputError, naming the reason, unless `path` is or can become a file of ours."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{str(path)!r} is a folder: give the name of a file.")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{str(path)!r} is no ordinary file: give another name.")
+        folder = path.resolve().parent
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {str(folder)!r}: make it first.")
+        if path.exists():
+            path.open("ab").close()
+        part = _part_of(path.resolve())
+        part.open("xb").close()
+        part.unlink()
+    except OSError as error:
+        reason = f"{str(path)!r} cannot be written ({error.strerror})"
+        raise InputError(f"{reason}: give another name.") from error
+
+
+@contextlib.contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold `path` for this process; raise InputError where another one holds it.
+
+    The lock is a file beside `path`, which the system frees however the process ends.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = path.resolve().with_name(f".{path.name}.lock")
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"{str(path)!r} is being written by another process: wait for it, or give "
+            "another name."
+        ) from error
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -4,8 +4,9 @@ Sources: IEEE 754-2019, sections 3.3 and 3.4 (layout), 4.3.1 (nearest, ties to e
 Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16); NVIDIA's A100 white paper (TF32).
 """
 
-import operator
+import numbers
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,9 +45,9 @@ class FloatFormat:
     def __post_init__(self) -> None:
         for what, highest in (("exponent_bits", 11), ("fraction_bits", 51)):
             lowest, given = 2 if what == "exponent_bits" else 1, getattr(self, what)
-            if not isinstance(given, int) or not lowest <= given <= highest:
+            if type(given) is not int or not lowest <= given <= highest:
                 raise InputError(
-                    f"{what} was {given!r}: give a whole number from {lowest} to "
+                    f"{what} was {_shown(given)}: give a whole number from {lowest} to "
                     f"{highest}: float64 must hold every value, int64 every code."
                 )
 
@@ -139,8 +140,13 @@ class FloatFormat:
         return self.fields_of(int(self.encode(number)))
 
     def fields_of(self, code: int) -> Fields:
-        """Return the fields of `code`; raise InputError where it has too many bits."""
-        code = int(self._checked(operator.index(code)))
+        """Return the fields of `code`; raise InputError for what is no single code."""
+        codes = self._checked(code)
+        if codes.ndim:
+            raise InputError(
+                f"an array of shape {codes.shape}: fields_of takes one code."
+            )
+        code = int(codes)
         pattern = f"{code:0{self.bits}b}"
         sign, exponent = pattern[0], pattern[1 : 1 + self.exponent_bits]
         fraction = pattern[1 + self.exponent_bits :]
@@ -186,16 +192,19 @@ class FloatFormat:
         return np.where(size == 0, lowest, np.maximum(above - 1, lowest))
 
     def _checked(self, codes: np.ndarray | int) -> np.ndarray:
-        codes = np.asarray(codes)
-        if not np.issubdtype(codes.dtype, np.integer):
+        given, codes = codes, _array(codes)
+        highest = 2**self.bits - 1
+        if not codes.size:
+            return codes.astype(np.int64)  # numpy makes an empty list float64
+        if codes.dtype.kind not in "iu" and not _all_are(int, codes):
             raise InputError(
-                f"codes of dtype {codes.dtype}: {self.name} codes are integers."
+                f"codes of dtype {codes.dtype} ({_shown(given)}): {self.name} codes "
+                f"are integers from 0 to {highest}."
             )
-        wrong = codes[(codes < 0) | (codes >> (self.bits - 1) > 1)]
-        if wrong.size:
-            highest = 2**self.bits - 1
+        wrong = codes[(codes < 0) | (codes >> (self.bits - 1) > 1)].tolist()
+        if wrong:
             raise InputError(
-                f"code {wrong.flat[0]}: {self.name} codes are 0 to {highest}."
+                f"code {_shown(wrong[0])}: {self.name} codes are 0 to {highest}."
             )
         return codes.astype(np.int64)
 
@@ -208,12 +217,48 @@ class FloatFormat:
 
 
 def _reals(x: np.ndarray | float) -> np.ndarray:
+    array = _array(x)
+    exact = _all_are(numbers.Real, array)
     try:
-        return np.asarray(x).astype(np.float64, casting="safe")
-    except (TypeError, ValueError):
+        with np.errstate(over="ignore"):  # np.longdouble may reach further
+            return array.astype(np.float64, casting="unsafe" if exact else "same_kind")
+    except OverflowError:
         raise InputError(
-            f"{x!r:.60} is no real number, nor an array of them."
+            f"{_shown(x)} is beyond float64, whose largest number is about 1.8e308: "
+            "give smaller numbers, or inf."
         ) from None
+    except (TypeError, ValueError):
+        raise InputError(_no_number(x)) from None
+
+
+def _array(x: Any) -> np.ndarray:
+    try:
+        return np.asarray(x)
+    except Exception:
+        if not hasattr(x, "detach"):
+            raise InputError(_no_number(x)) from None
+        raise InputError(
+            f"numpy cannot read this tensor ({_shown(x)}): pass x.detach().cpu(), a "
+            "sparse one through to_dense() too, bfloat16 through double()."
+        ) from None
+
+
+def _all_are(kind: type, array: np.ndarray) -> bool:
+    """Say whether Python objects of `kind` fill `array`, e.g. ints beyond int64."""
+    return array.dtype == object and all(
+        isinstance(one, kind) and not isinstance(one, bool) for one in array.flat
+    )
+
+
+def _no_number(x: Any) -> str:
+    return f"{_shown(x)} is no real number, nor an array of them: give numbers."
+
+
+def _shown(x: Any) -> str:
+    try:
+        return " ".join(f"{x!r}".split())[:60]
+    except Exception:  # ints above 4300 digits have no repr
+        return f"<{type(x).__name__}>"
 
 
 FORMATS = {
@@ -229,6 +274,6 @@ FORMATS = {
 
 def get(name: str) -> FloatFormat:
     """Return the format called `name`; raise InputError that lists the names."""
-    if name not in FORMATS:
+    if not isinstance(name, str) or name not in FORMATS:
         raise InputError(f"unknown format {name!r}: choose from {', '.join(FORMATS)}.")
     return FORMATS[name]

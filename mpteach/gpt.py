@@ -32,7 +32,7 @@ SIZES = {
 
 def config(size: str) -> GPTConfig:
     """Return the shape called `size`; raise InputError that lists the names."""
-    if size not in SIZES:
+    if not isinstance(size, str) or size not in SIZES:
         raise InputError(f"unknown size {size!r}: choose from {', '.join(SIZES)}.")
     return SIZES[size]
 

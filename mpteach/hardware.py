@@ -66,8 +66,8 @@ def product_ratio(dtype: str, device: str, size: int | None = None) -> float:
 
     The product is [size, size] @ [size, size]; size is 256 on a CPU and 4096 on a GPU
     unless given. Both are warmed up, synchronised and timed in turns, on one core where
-    it is the CPU; the medians are compared. Raises InputError for what `device` cannot
-    time: float8, and TF32 on a CPU.
+    it is the CPU; the medians are compared. Raises InputError for a size that is no
+    positive int, and for what `device` cannot time: float8, and TF32 on a CPU.
     """
     _require_known(dtype, device)
     if dtype == "float8_e4m3fn" or (dtype == "tfloat32" and device == "cpu"):
@@ -75,8 +75,8 @@ def product_ratio(dtype: str, device: str, size: int | None = None) -> float:
             f"{dtype} products cannot be timed on {device}: take a 16-bit dtype."
         )
     size = _PRODUCT_SIZE[device] if size is None else size
-    if size < 1:
-        raise InputError(f"size was {size}: it must be at least 1.")
+    if type(size) is not int or size < 1:
+        raise InputError(f"size was {size!r:.60}: give a whole number of at least 1.")
     plain, other = _product("float32", device, size), _product(dtype, device, size)
     with _one_thread():
         times = [

@@ -48,7 +48,7 @@ RECIPES = {recipe.name: recipe for recipe in _ALL}
 
 def get(name: str) -> Recipe:
     """Return the recipe called `name`; raise InputError that lists the names."""
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise InputError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}.")
     return RECIPES[name]
 

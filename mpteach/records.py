@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -69,6 +70,20 @@ class Record:
         write_atomically(Path(path), f"{text}\n".encode())
 
 
+_TYPES = {
+    "experiment": str,
+    "settings": dict,
+    "seeds": list,
+    "command": str,
+    "machine": dict,
+    "date": str,
+    "commit": str | None,
+    "clean": bool | None,
+    "sources": str,
+    "data": dict,
+}
+
+
 def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
     """Return an empty record of `experiment` on this machine, with its provenance."""
     commit, clean = _git_state()
@@ -109,11 +124,13 @@ def load(path: str | Path) -> Record:
             "restore it, or make it again."
         )
     content.pop("schema")
-    if set(content) != set(Record.__dataclass_fields__):
-        odd = sorted(set(content) ^ set(Record.__dataclass_fields__))
-        raise DamagedRecord(
-            f"{path.name} lacks or adds {', '.join(odd)}: make it again."
-        )
+    for name in content.keys() ^ _TYPES.keys():
+        raise DamagedRecord(f"{path.name} lacks or adds {name!r}: make it again.")
+    for name, kind in _TYPES.items():
+        if not isinstance(content[name], kind):
+            raise DamagedRecord(
+                f"{path.name} has {content[name]!r:.40} as its {name}: make it again."
+            )
     return Record(**content)
 
 
@@ -128,6 +145,10 @@ def source_digest() -> str:
 
 def _parse(path: Path) -> dict:
     try:
+        if path.exists() and not path.is_file():
+            raise RecordError(
+                f"{str(path)!r} is no ordinary file: name a record's file."
+            )
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RecordError(
@@ -148,10 +169,9 @@ def _parse(path: Path) -> dict:
             "restore it or make it again."
         )
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        message = f"{path.name} is not JSON ({where}): restore it or make it again."
+        content = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        message = f"{path.name} is not JSON ({error}): restore it or make it again."
         raise DamagedRecord(message) from error
     if not isinstance(content, dict):
         raise DamagedRecord(f"{path.name} is not a record: its JSON is no object.")
@@ -174,6 +194,14 @@ def _require_provenance(path: Path, content: dict) -> None:
             f"{path.name} does not say its {', '.join(missing)}: only a record written by "
             "the course's own command is accepted."
         )
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(word: str) -> float:
+    return float(word) if math.isfinite(float(word)) else _refuse(word)
 
 
 def _checksum(content: dict) -> str:

@@ -16,9 +16,9 @@ from mpteach.data import Corpus, windows
 from mpteach.errors import InputError
 from mpteach.recipes import Recipe
 
-WARM_UP_STEPS = (
-    10  # left out of timings: first calls allocate, choose kernels and load code
-)
+# Left out of timings: the first calls allocate, choose kernels and load code.
+WARM_UP_STEPS = 10
+MOST = 1_000_000  # beyond any run of this course: a slip of the keyboard is told
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Settings:
     The learning rate rises linearly over `warmup_steps`, then stays. `beta2` is GPT-3's
     (Brown et al. 2020, appendix B), not torch's 0.999: in bfloat16 0.999 v rounds back to v.
     Gradient shares are taken at step 1 and at every `gradient_every`-th step.
-    Raises InputError on counts below 1.
+    Raises InputError for a value that no run can have.
     """
 
     steps: int = 400
@@ -41,15 +41,28 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validation_batches", "gradient_every"):
-            if getattr(self, name) < 1:
+            require_count(name, getattr(self, name))
+        require_count("warmup_steps", self.warmup_steps, lowest=0)
+        for name, highest in (("learning_rate", math.inf), ("beta2", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 < value < highest:
                 raise InputError(
-                    f"{name} was {getattr(self, name)}: it must be at least 1."
+                    f"{name} was {value!r}: give a number between 0 and {highest}."
                 )
 
-    @property
-    def sampled_steps(self) -> set[int]:
-        """The steps at which gradient shares are taken; they are not timed."""
-        return {1, *range(self.gradient_every, self.steps + 1, self.gradient_every)}
+    def is_sampled(self, step: int) -> bool:
+        """Whether gradient shares are taken at `step`; such steps are not timed."""
+        return step == 1 or step % self.gradient_every == 0
+
+
+def require_count(name: str, value: int, lowest: int = 1) -> None:
+    """Raise InputError unless `value` is a whole number from `lowest` to a million."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
+        raise InputError(
+            f"{name} was {value!r}: it must be a whole number, at least {lowest}."
+        )
+    if value > MOST:
+        raise InputError(f"{name} was {value}: it must be at most {MOST:,}.")
 
 
 @dataclass
@@ -105,7 +118,7 @@ def train(
             with _autocast(recipe, device):
                 loss = cross_entropy(model(tokens), targets)
             scaler.scale(loss).backward()
-            if step in settings.sampled_steps:
+            if settings.is_sampled(step):
                 run.gradients.append({"step": step, **gradient_shares(model, scale)})
             scaler.step(optimizer)
             scaler.update()
@@ -163,6 +176,8 @@ def gradient_shares(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
     half = formats.get("float16")
     counts, total = torch.zeros(3, dtype=torch.int64), 0
     for parameter in model.parameters():
+        if parameter.grad is None:
+            continue
         size = parameter.grad.abs().float() / scale
         limits = (0.0, half.smallest_normal, half.smallest_subnormal)
         at_zero = (size == 0).sum()
@@ -244,7 +259,7 @@ def _throughput(run: Run, settings: Settings, sequence: int) -> float | None:
     timed = [
         seconds
         for step, seconds in enumerate(run.seconds, start=1)
-        if step > WARM_UP_STEPS and step not in settings.sampled_steps
+        if step > WARM_UP_STEPS and not settings.is_sampled(step)
     ]
     if not timed:
         return None

@@ -8,6 +8,7 @@ short). Everything else is the student's.
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from mpteach import editions
@@ -29,12 +30,12 @@ def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
     edition is put once, as `NAME.new.ipynb`. Raises InputError where the folder cannot
     be used.
     """
-    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
-        raise InputError(f"the folder was {folder}: choose one outside {source}.")
-    texts = {
-        path.name: _edition(path) for path in (one.path for one in chapters(source))
-    }
+    texts = {one.path.name: _edition(one.path) for one in chapters(source)}
     try:
+        # Unlike Path.resolve, this takes a loop of links for what it is, a bad path.
+        place = Path(os.path.realpath(folder))
+        if source.resolve() in (place, *place.parents):
+            raise InputError(f"the folder was {folder}: choose one outside {source}.")
         return _refresh(texts, folder)
     except OSError as error:
         raise InputError(
@@ -78,10 +79,25 @@ def _hand_out(copy: Path, text: bytes, handed: list[str]) -> list[str]:
 
 def _touched(copy: Path, text: bytes, handed: list[str]) -> bool:
     """Return whether `copy` holds anything that the course did not put there."""
-    if not copy.exists():
+    present = _content(copy)
+    if present is None:
         return False
-    present = copy.read_bytes()
     return _digest(present) not in handed and not text.startswith(present)
+
+
+def _content(path: Path) -> bytes | None:
+    """Return what the file `path` holds, None where there is none.
+
+    Raises InputError for a folder, and for a pipe, which would be waited for.
+    """
+    if not path.exists():
+        return None
+    if not path.is_file():
+        raise InputError(
+            f"{path} is no ordinary file: move it away or choose another folder with "
+            "--folder."
+        )
+    return path.read_bytes()
 
 
 def _edition(path: Path) -> bytes:
@@ -94,11 +110,12 @@ def _digest(text: bytes) -> str:
 
 def _load(path: Path) -> tuple[Handed, list[str]]:
     """Return what was handed out; nothing and a sentence where the file is damaged."""
-    if not path.exists():
+    present = _content(path)
+    if present is None:
         return {}, []
     try:
-        handed = json.loads(path.read_bytes())
-    except ValueError:
+        handed = json.loads(present)
+    except (ValueError, RecursionError):
         handed = None
     if _is_handed(handed):
         return handed, []
@@ -116,5 +133,5 @@ def _is_handed(value: object) -> bool:
 
 def _put(path: Path, text: bytes) -> None:
     """Make `path` hold `text`; leave a file that does as it is."""
-    if not path.exists() or path.read_bytes() != text:
+    if _content(path) != text:
         write_atomically(path, text)

@@ -10,7 +10,9 @@ import time
 import pytest
 import torch
 
-from mpteach import cli, comparison, gpt, hardware, records
+from filelock import FileLock
+
+from mpteach import cli, comparison, files, gpt, hardware, records
 from tests.small import CONFIG, CORPUS
 
 
@@ -82,7 +84,7 @@ def test_ctrl_c_keeps_the_finished_runs(compare, tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison.training, "train", second_is_interrupted)
     status, said = compare()
-    assert status == 130 and "the same command goes on" in said.out
+    assert status == 130 and "the same command goes on" in said.err
     assert [r["recipe"] for r in records.load(tmp_path / "out.json").data["runs"]] == [
         "fp32"
     ]
@@ -148,7 +150,7 @@ def test_a_count_that_is_no_number(compare):
 
 
 def test_texts_that_cannot_serve(compare, tmp_path, text):
-    refused(compare("--text", str(tmp_path / "none")), "no text at", "none")
+    refused(compare("--text", str(tmp_path / "none")), "none", "does not exist")
     (tmp_path / "empty").touch()
     refused(compare("--text", str(tmp_path / "empty")), "is empty")
     (tmp_path / "short").write_text("short")
@@ -165,7 +167,7 @@ def test_a_file_that_is_no_record_is_left_alone(compare, tmp_path, content):
 
 def test_a_folder_and_a_missing_folder(compare, tmp_path):
     (tmp_path / "folder").mkdir()
-    refused(compare(out="folder"), "is a folder", "--out")
+    refused(compare(out="folder"), "is a folder", "name of a file")
     refused(compare(out="none/out.json"), "no folder", "make it first")
 
 
@@ -174,8 +176,8 @@ def test_a_place_without_permission(compare, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     # Root may write anywhere, so the refusal is staged rather than set by chmod.
-    monkeypatch.setattr(comparison.tempfile, "TemporaryFile", refuse)
-    refused(compare(), "cannot be written (Permission denied)", "--out")
+    monkeypatch.setattr(files, "_part_of", refuse)
+    refused(compare(), "cannot be written (Permission denied)", "another name")
 
 
 def test_a_record_of_other_settings(compare, tmp_path):
@@ -191,8 +193,76 @@ def test_a_gpu_out_of_memory(compare, monkeypatch):
 
     monkeypatch.setattr(comparison.training, "train", exhaust)
     status, said = compare("--recipes", "fp32")
-    assert status == 2 and "ran out of memory in fp32" in said.err.splitlines()[-1]
+    assert status == 2 and "too little memory for fp32" in said.err.splitlines()[-1]
     assert "--batch" in said.err and "Traceback" not in said.err
+
+
+def test_a_recipe_named_twice_runs_once(compare, tmp_path):
+    assert compare("--recipes", "fp32", "fp32")[0] == 0
+    assert len(records.load(tmp_path / "out.json").data["runs"]) == 1
+
+
+def test_a_second_process_on_the_same_record_is_refused(compare, tmp_path):
+    with FileLock(tmp_path / ".out.json.lock"):
+        refused(compare(), "being written by another process")
+
+
+def test_a_record_inside_its_own_text_is_refused(compare, tmp_path):
+    refused(compare("--text", str(tmp_path)), "lies in the text", "keep it elsewhere")
+
+
+def test_an_empty_text_path_is_not_the_standard_library(compare):
+    refused(compare("--text", ""), "path was empty")
+
+
+@pytest.mark.parametrize("flag", ["--seeds", "--steps", "--batch"])
+def test_a_slip_of_the_keyboard(compare, flag):
+    refused(compare(flag, "1" + "0" * 20), "at most 1,000,000")
+
+
+def test_pipes_are_refused_and_do_not_hang(compare, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused(compare(out="pipe"), "no ordinary file")
+    refused(compare("--text", str(tmp_path / "pipe")), "no ordinary file")
+
+
+def test_a_full_disk_is_said_and_the_record_kept(compare, tmp_path, monkeypatch):
+    compare("--recipes", "fp32")
+    before = (tmp_path / "out.json").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", full)
+    status, said = compare("--recipes", "bf16")
+    assert status == 2 and "No space left on device" in said.err.splitlines()[-1]
+    assert (tmp_path / "out.json").read_bytes() == before
+
+
+def test_ctrl_c_before_the_first_step(compare, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comparison, "begin", interrupt)
+    status, said = compare()
+    assert status == 130 and said.err == "Stopped.\n"
+
+
+def test_a_package_that_is_missing_is_named(compare, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    status, said = compare()
+    assert status == 2 and "tqdm cannot be loaded: run 'mpteach doctor'" in said.err
+
+
+def test_a_reader_that_stops_reading_is_no_error():
+    code = (
+        "import sys; from mpteach.cli import main; sys.exit(main(['doctor', '--json']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE
+    ) as child:
+        child.stdout.close()
+    assert child.returncode == 0
 
 
 def test_nothing_to_run_at_all(compare, tmp_path):

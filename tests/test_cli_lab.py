@@ -61,6 +61,8 @@ def test_edit_opens_the_chapters_themselves(served, capsys):
         (["--port", "65536"], "--port was 65536: give one from 1 to 65535."),
         (["--edit", "--copy-only"], "leave out --folder and --copy-only"),
         (["--edit", "--folder", "x"], "leave out --folder and --copy-only"),
+        (["--folder", ""], "--folder: was '': name a folder"),
+        (["--folder", " "], "--folder: was ' ': name a folder"),
         (["--folder", str(NOTEBOOKS)], "choose one outside"),
         (["--folder", str(ROOT / "Makefile")], "(File exists)"),
     ],
@@ -78,6 +80,19 @@ def test_without_jupyter_it_names_the_remedy(monkeypatch, tmp_path, served, caps
     assert err.endswith("run pip install -c constraints.txt -e '.[course]'\n")
     assert not list(tmp_path.iterdir())
     assert lab_says(capsys, "--folder", tmp_path, "--copy-only")[0] == 0
+
+
+@pytest.mark.parametrize("cells", ['"none"', '[{"cell_type": "markdown"}]'])
+def test_a_damaged_chapter_is_one_sentence(
+    tmp_path, monkeypatch, served, capsys, cells
+):
+    path = tmp_path / "00_first.ipynb"
+    path.write_text(f'{{"nbformat": 4, "metadata": {{}}, "cells": {cells}}}')
+    monkeypatch.setattr(lab.course, "NOTEBOOKS", tmp_path)
+    status, out, err = lab_says(capsys, "--copy-only", "--folder", tmp_path / "mine")
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(f"mpteach: {path} is not a sound notebook (")
+    assert not (tmp_path / "mine").exists()
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_a_finished_record_is_not_rewritten(tmp_path):
     ("change", "named"),
     [
         (lambda r: replace(r, settings={**r.settings, "size": "25M"}), "size 'dot'"),
-        (lambda r: replace(r, machine={**r.machine, "gpu": "NVIDIA H200"}), "GPU None"),
+        (lambda r: replace(r, machine={**r.machine, "gpu": "NVIDIA H200"}), "gpu None"),
         (lambda r: replace(r, sources="0" * 64), "package sources"),
         (lambda r: replace(r, experiment="other"), "experiment 'comparison'"),
     ],
@@ -104,10 +104,45 @@ def test_out_of_memory_names_the_peak_and_the_flag(tmp_path, monkeypatch):
 
     monkeypatch.setattr(comparison.training, "train", exhaust)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 * 2**30)
+    monkeypatch.setattr(gpt.GPT, "to", lambda model, device: model)
+    on_gpu = replace(begin(), settings={**begin().settings, "device": "cuda"})
     with pytest.raises(
         InputError, match=r"in fp32 after a peak of 3.00 GiB: lower --batch"
     ):
+        comparison.run(on_gpu, ["fp32"], range(1), CORPUS, tmp_path / "out.json")
+
+
+def test_on_a_cpu_too_little_memory_is_said_too(tmp_path, monkeypatch):
+    def exhaust(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(comparison.training, "train", exhaust)
+    with pytest.raises(InputError, match="too little memory for fp32: lower --batch"):
         comparison.run(begin(), ["fp32"], range(1), CORPUS, tmp_path / "out.json")
+
+
+def test_an_error_of_another_kind_is_not_hidden(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(comparison.training, "train", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        comparison.run(begin(), ["fp32"], range(1), CORPUS, tmp_path / "out.json")
+
+
+def test_what_is_lacking_is_remembered_from_call_to_call(tmp_path):
+    path = tmp_path / "out.json"
+    comparison.run(begin(), ["fp32", "tf32"], range(1), CORPUS, path)
+    record = comparison.resume(begin(), path)
+    record = comparison.run(record, ["fp32", "fp16"], range(1), CORPUS, path)
+    assert set(record.data["unavailable"]) == {"tf32", "fp16"}
+
+
+def test_another_command_is_added_to_the_first(tmp_path):
+    path = tmp_path / "out.json"
+    comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
+    other = replace(begin(), command="mpteach compare --seeds 2")
+    assert comparison.resume(other, path).command.endswith("&& " + other.command)
 
 
 def two_seeds(tmp_path):
@@ -154,5 +189,5 @@ def test_the_table_shows_medians_and_what_broke(tmp_path):
     middle = statistics.median(
         run["validation_loss"] for run in comparison.runs_of(record, "bf16")
     )
-    assert lines[2].split()[2] == f"{middle:.3f}" and lines[1].split()[4] == "1.00"
+    assert lines[2].split()[3] == f"{middle:.3f}" and lines[1].split()[5] == "1.00"
     assert lines[3].endswith("non-finite at step 2") and "nan" not in lines[3]

@@ -47,7 +47,7 @@ def test_a_folder_is_read_in_the_order_of_its_names(tmp_path):
 
 def test_a_missing_text_is_named(tmp_path):
     with pytest.raises(
-        InputError, match="no text at .*nowhere.*give a file or a folder"
+        InputError, match="nowhere.* does not exist: give a file or a folder"
     ):
         data.read_text(tmp_path / "nowhere")
 

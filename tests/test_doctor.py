@@ -2,11 +2,13 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import json
 import platform
 import shutil
 import sys
 from collections import namedtuple
+from importlib.machinery import ModuleSpec
 
 import pytest
 
@@ -36,7 +38,8 @@ def write_chapter(folder, name, **about):
         "gpu": "",
         "records": [],
     }
-    notebook = {"metadata": {"mpteach": content | about}, "cells": []}
+    metadata = {"mpteach": content | about}
+    notebook = {"nbformat": 4, "metadata": metadata, "cells": []}
     (folder / f"{name}.ipynb").write_text(json.dumps(notebook))
 
 
@@ -183,6 +186,19 @@ def test_a_missing_package(healthy, versions, name, capsys):
     assert f"{name} missing" in run(capsys)[1]
 
 
+@pytest.mark.parametrize("spec", [None, ModuleSpec("ml_dtypes", None)])
+def test_a_package_whose_files_are_gone(healthy, monkeypatch, spec, capsys):
+    true = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name: spec if name == "ml_dtypes" else true(name),
+    )
+    problem = the_problem(capsys)
+    assert problem.startswith("ml_dtypes ") and "its files are gone" in problem
+    assert problem.endswith("--force-reinstall --no-deps -c constraints.txt ml_dtypes.")
+
+
 @pytest.mark.parametrize("version", ["2.10.0+cu128", "1.13.1", "2.9"])
 def test_an_old_torch(healthy, versions, version, capsys):
     versions(torch=version)
@@ -281,13 +297,14 @@ def test_missing_notebooks(healthy, capsys):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"metadata": {}}', '{"metadata": []}']
+    "text", ["<<<<<<< HEAD", '{"nbformat": 4, "metadata": {}, "cells": "none"}']
 )
 def test_a_damaged_notebook(healthy, text, capsys):
-    (healthy / "notebooks" / "02_round.ipynb").write_text(text)
+    path = healthy / "notebooks" / "02_round.ipynb"
+    path.write_text(text)
     problem = the_problem(capsys)
-    assert problem.startswith("A file in notebooks/ is damaged (")
-    assert "git checkout notebooks" in problem
+    assert problem.startswith(f"{path} is not a sound notebook (")
+    assert f"restore it with 'git checkout HEAD -- {path}'" in problem
 
 
 def test_several_problems_are_all_told(healthy, versions, monkeypatch, capsys):
@@ -303,6 +320,38 @@ def test_outside_a_clone(monkeypatch, tmp_path, capsys):
         doctor.examine()
     assert cli.main(["doctor"]) == 2
     assert "run mpteach from a clone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[project",
+        b"project = 3",
+        b"\xff",
+        b"[project]\nrequires-python = '>=3.11,<3.14'",
+        b"[project]\ndependencies = [3]\noptional-dependencies = {course = []}",
+        b"[project]\nrequires-python = 3\ndependencies = []\n"
+        b"optional-dependencies = {course = []}",
+        b"a = " + b"[" * 9999,
+    ],
+)
+def test_a_damaged_pyproject(monkeypatch, tmp_path, text, capsys):
+    (tmp_path / "pyproject.toml").write_bytes(text)
+    monkeypatch.setattr(course, "ROOT", tmp_path)
+    assert cli.main(["doctor"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mpteach: pyproject.toml is damaged (")
+    assert "git checkout HEAD -- pyproject.toml" in said and said.count("\n") == 1
+
+
+def test_a_requirement_without_a_floor_takes_any_version(healthy, monkeypatch):
+    about = b"[project]\nrequires-python = '>=3.11,<3.14'\ndependencies = ['tqdm']\n"
+    (healthy / "pyproject.toml").write_bytes(
+        about + b"optional-dependencies = {course = []}"
+    )
+    monkeypatch.setattr(course, "ROOT", healthy)
+    assert doctor.examine()["ready"]
 
 
 def test_this_machine_measured(capsys):

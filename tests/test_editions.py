@@ -2,8 +2,11 @@
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import zlib
 
 import nbformat
@@ -115,16 +118,15 @@ class TestStoredForm:
             == PNG
         )
 
-    def test_a_cell_without_id_is_named_by_its_place(self):
-        with pytest.raises(InputError, match="cell 1 has no id"):
-            editions.canonicalise(notebook(text("a", "a"), text("", "b")))
+    def test_a_png_that_is_none_stays_as_it_is(self):
+        shown = [display(**{"image/png": "x"})]
+        found = editions.canonicalise(notebook(code("f", "f", shown)))
+        assert found["cells"][0]["outputs"] == shown
 
-    @pytest.mark.parametrize("content", ["{", "[]", '{"nbformat": 3, "cells": []}'])
-    def test_what_is_no_notebook_is_refused(self, tmp_path, content):
-        path = tmp_path / "a.ipynb"
-        path.write_text(content)
-        with pytest.raises(InputError, match=r"a\.ipynb is not"):
-            editions.read(path)
+    def test_only_streams_are_joined(self):
+        pieces = [display(a="b") | {"name": "stdout"}, stream("a")]
+        found = editions.canonicalise(notebook(code("p", "p", pieces)))
+        assert found["cells"][0]["outputs"] == pieces
 
     def test_a_missing_file_is_refused(self, tmp_path):
         with pytest.raises(InputError, match="No such file"):
@@ -199,6 +201,11 @@ class TestStudentEdition:
         assert said == [f"template-{number}: not attempted" for number in (1, 2, 3)]
 
 
+def store(path, source):
+    editions.write(path, notebook(code("only", source)))
+    return path
+
+
 LIVE = "import time\nprint(f'{time.time_ns()} ns')\nassert True"
 
 
@@ -251,6 +258,97 @@ class TestExecute:
         assert path.read_bytes() == before
         assert [entry.name for entry in tmp_path.iterdir()] == ["bad.ipynb"]
 
+    def test_the_name_of_a_foreign_kernel_does_not_matter(self, tmp_path):
+        foreign = {"name": "conda-env-mine-py", "display_name": "Mine"}
+        nb = notebook(code("a", "print(1)"), kernelspec=foreign)
+        ran = editions.execute(nb, tmp_path, "a")
+        assert ran["cells"][0]["outputs"] == [stream("1\n")]
+
+    def test_an_edit_made_while_it_ran_is_kept(self, tmp_path):
+        path = store(
+            tmp_path / "a.ipynb",
+            "import json\nnb = json.load(open('a.ipynb'))\n"
+            "nb['cells'][0]['source'] = 'mine'\n"
+            "json.dump(nb, open('a.ipynb', 'w'))",
+        )
+        with pytest.raises(InputError, match=r"a\.ipynb was edited while it ran"):
+            editions.refresh(path)
+        assert editions.read(path)["cells"][0]["source"] == "mine"
+
+    def test_an_output_that_cannot_be_stored_names_its_cell(self, tmp_path):
+        source = (
+            "from IPython.display import display\ndisplay({'text/html': 5}, raw=True)"
+        )
+        with pytest.raises(InputError, match=r"^a: cell b \(0\) displays what no"):
+            editions.execute(notebook(code("b", source)), tmp_path, "a")
+
+    def test_an_output_nested_too_deeply_names_its_cell(self, tmp_path):
+        source = (
+            "from IPython.display import display\nvalue = []\n"
+            "for _ in range(150):\n    value = [value]\n"
+            "display({'application/json': value}, raw=True)"
+        )
+        with pytest.raises(InputError, match="^a: it is nested more than 100 .*change"):
+            editions.execute(notebook(code("b", source)), tmp_path, "a")
+
+    def test_a_kernel_that_does_not_start_is_one_sentence(self, tmp_path, monkeypatch):
+        from nbclient import NotebookClient
+
+        async def fail(*_, **__):
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+        monkeypatch.setattr(NotebookClient, "async_start_new_kernel_client", fail)
+        with pytest.raises(InputError, match="did not start .*died before .*: run pip"):
+            editions.execute(notebook(code("a", "1")), tmp_path, "a")
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (
+                PermissionError(13, "Permission denied"),
+                "stored (Permission denied): make",
+            ),
+            (ModuleNotFoundError("No module named 'nbclient'"), "'nbclient'): run pip"),
+        ],
+    )
+    def test_a_machine_that_refuses_is_one_sentence_and_the_rest_goes_on(
+        self, tmp_path, monkeypatch, capsys, error, said
+    ):
+        tried = []
+
+        def fail(path):
+            tried.append(path.name)
+            raise error
+
+        monkeypatch.setattr(editions, "refresh", fail)
+        assert (
+            editions.main([str(tmp_path / "a.ipynb"), str(tmp_path / "b.ipynb")]) == 2
+        )
+        first, second = capsys.readouterr().err.splitlines()
+        assert "a.ipynb" in first and said in first and "b.ipynb" in second
+        assert tried == ["a.ipynb", "b.ipynb"]
+
+    def test_ctrl_c_stops_it_without_a_traceback_and_leaves_the_file(self, tmp_path):
+        path = store(
+            tmp_path / "a.ipynb",
+            "import os, pathlib, time\n"
+            "pathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(60)",
+        )
+        before = path.read_bytes()
+        running = subprocess.Popen(
+            [sys.executable, "-m", "mpteach.editions", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        pid = tmp_path / "pid"
+        wait_for(lambda: pid.exists() and pid.read_text())
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=30)
+        assert said == "Stopped: the notebook in hand is as it was.\n"
+        assert running.returncode == 130 and path.read_bytes() == before
+        wait_for(lambda: not alive(int(pid.read_text())))
+
     def test_the_command_says_seconds_goes_on_after_a_failure_and_exits_2(
         self, tmp_path
     ):
@@ -265,6 +363,22 @@ class TestExecute:
         assert (
             "cell only (0) raised ZeroDivisionError" in first and "none.ipynb" in second
         )
+
+
+def wait_for(happened):
+    for _ in range(300):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing in half a minute")
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class TestLiveOutputs:

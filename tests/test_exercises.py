@@ -1,5 +1,9 @@
 """The exercise mechanism: one stable line for any answer, raising only when graded."""
 
+import asyncio
+import functools
+import gc
+import io
 import subprocess
 import sys
 import warnings
@@ -57,6 +61,68 @@ def recurses(x):
     return recurses(x)
 
 
+async def waits(x):
+    return x * x
+
+
+async def waits_in_turn(x):
+    yield x * x
+
+
+def hands_over_coroutines(base, own):
+    return [waits(x) for x in base]
+
+
+def drops_a_coroutine(base, own):
+    waiting = waits(base[0])
+    raise ValueError(f"{type(waiting).__name__} at hand")
+
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+class Cancelled(BaseException):
+    pass
+
+
+def raises(error):
+    def fails(x):
+        raise error
+
+    return fails
+
+
+def nested(depth):
+    inner = 4
+    for _ in range(depth):
+        inner = [inner]
+    return inner
+
+
+def endless():
+    """A list that holds itself, next to a number."""
+    answer = [4]
+    answer.append(answer)
+    return answer
+
+
+class Squares:
+    """Callable, but no function."""
+
+    def __call__(self, x):
+        return x * x
+
+
+class Nameless:
+    def __getattr__(self, name):
+        raise ValueError(f"no {name}")
+
+    def __call__(self, x):
+        return x
+
+
 def chatters(x):
     print("hello")
     print("trouble", file=sys.stderr)
@@ -66,12 +132,21 @@ def chatters(x):
 
 class TestCheck:
     @pytest.mark.parametrize(
-        "answer", [None, ..., stub, gives_dots, (None, None), {"a": ..., "b": None}]
+        "answer",
+        [
+            None,
+            ...,
+            stub,
+            functools.partial(stub),
+            gives_dots,
+            (None, None),
+            {"a": ..., "b": [None]},
+        ],
     )
     def test_a_stub_is_not_attempted(self, capsys, answer):
         assert said(capsys, "99-1", answer) == "99-1: not attempted"
 
-    @pytest.mark.parametrize("answer", [lambda x: x * x, chatters])
+    @pytest.mark.parametrize("answer", [lambda x: x * x, chatters, Squares()])
     def test_a_right_function_is_correct_and_silent(self, capsys, answer):
         assert said(capsys, "99-1", answer) == "99-1: correct"
 
@@ -91,6 +166,13 @@ class TestCheck:
             (leaves, "leaves(3) raised SystemExit: bye."),
             (recurses, "recurses(3) raised RecursionError: maximum recursion depth"),
             (lambda: 1, "raised TypeError: "),
+            (raises(Unspeakable()), "fails(3) raised Unspeakable."),
+            (raises(asyncio.CancelledError()), "fails(3) raised CancelledError."),
+            (raises(GeneratorExit()), "fails(3) raised GeneratorExit."),
+            (raises(Cancelled("own")), "fails(3) raised Cancelled: own."),
+            (functools.partial(pow, 3), "for 3 you say 27"),
+            (waits, "asynchronous, so that calling it computes nothing: write def"),
+            (waits_in_turn, "for 3 you say <async_generator object"),
             (9, "an answer of type int cannot be used here (TypeError: 'int' object"),
         ],
     )
@@ -98,7 +180,21 @@ class TestCheck:
         line = said(capsys, "99-1", answer)
         assert line.startswith("99-1: not yet. ") and hint in line
 
-    @pytest.mark.parametrize(("answer", "kind"), [("four", "str"), ([4, 4], "list")])
+    def test_an_object_that_refuses_to_be_looked_at_gets_a_hint(self, capsys):
+        line = said(capsys, "99-1", Nameless())
+        assert "type Nameless cannot be used here (ValueError: no __name__)" in line
+
+    @pytest.mark.parametrize(
+        ("answer", "kind"),
+        [
+            ("four", "str"),
+            ([4, 4], "list"),
+            (len, "builtin_function_or_method"),
+            (endless(), "list"),
+            (nested(5000), "list"),
+            ({"a": nested(5000)}, "dict"),
+        ],
+    )
     def test_a_value_of_the_wrong_kind_gets_a_hint(self, capsys, answer, kind):
         line = said(capsys, "99-2", answer)
         assert f"an answer of type {kind} cannot be used here" in line
@@ -111,14 +207,57 @@ class TestCheck:
 
     def test_a_checker_that_gives_no_hint_never_says_correct(self, capsys):
         registry.exercise("99-3")(lambda answer: None)
-        assert "checker 99-3 returned None" in said(capsys, "99-3", 1)
+        assert "the checker returned None" in said(capsys, "99-3", 1)
+
+    def test_a_coroutine_for_an_answer_is_closed(self, capsys):
+        assert "write def, not async def" in said(capsys, "99-2", waits(2))
+
+    @pytest.mark.parametrize("answer", [hands_over_coroutines, drops_a_coroutine])
+    def test_coroutines_are_gone_before_warnings_return(self, capsys, answer):
+        gc.collect()
+        gc.disable()
+        try:
+            line = said(capsys, "08-1", answer)
+            with warnings.catch_warnings(record=True) as late:
+                warnings.simplefilter("always")
+                gc.collect()
+        finally:
+            gc.enable()
+        assert f"{answer.__name__}([10.0, 10.0, 10.0], " in line and late == []
+
+    @pytest.mark.parametrize(
+        ("name", "answer"),
+        [
+            ("99-1", lambda x: "x" * 10**6),
+            ("99-1", raises(ValueError("x" * 10**6))),
+            ("99-2", "x" * 10**6),
+            ("01-5", lambda code: "x" * 10**6),
+            ("template-2", lambda start, dtype: "x" * 10**6),
+            ("x" * 10**6, 4),
+        ],
+    )
+    def test_a_line_is_short(self, capsys, name, answer):
+        assert len(said(capsys, name, answer)) < 400
+
+    @pytest.mark.parametrize("name", [[], {}, None, 3])
+    def test_an_id_of_the_wrong_kind_is_an_unknown_one(self, capsys, name):
+        assert said(capsys, name, 1).startswith(f"{name}: no such exercise; there are ")
+
+    @pytest.mark.parametrize(("encoding", "shown"), [
+        ("utf-8", "\\udcff and é."), ("ascii", "\\udcff and \\xe9."),
+    ])  # fmt: skip
+    def test_what_the_output_cannot_print_is_escaped(
+        self, monkeypatch, encoding, shown
+    ):
+        output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+        monkeypatch.setattr(sys, "stdout", output)
+        check("99-1", raises(ValueError("\udcff and é")))
+        output.flush()
+        assert output.buffer.getvalue().decode(encoding).endswith(f"{shown}\n")
 
     def test_an_interrupt_reaches_the_student(self):
-        def endless(x):
-            raise KeyboardInterrupt
-
         with pytest.raises(KeyboardInterrupt):
-            check("99-1", endless)
+            check("99-1", raises(KeyboardInterrupt()))
 
     def test_an_unknown_id_is_one_sentence_with_the_known_ones(self, capsys):
         line = said(capsys, "99-9", 1)
@@ -215,9 +354,18 @@ class TestShowSource:
         shown = capsys.readouterr().out
         assert "\n@property\ndef size(self):" in shown and "\ndef fill(self):" in shown
 
-    @pytest.mark.parametrize("thing", [len, 3])
-    def test_what_has_no_source_is_refused(self, thing):
-        with pytest.raises(InputError, match="has no Python source"):
+    @pytest.mark.parametrize(
+        ("thing", "named"),
+        [
+            (len, "builtin_function_or_method len is"),
+            (3, "int 3 is"),
+            (None, "NoneType None is"),
+            (np, "module numpy is"),
+            (property(), "NoneType None is"),
+        ],
+    )
+    def test_what_has_no_source_is_refused(self, thing, named):
+        with pytest.raises(InputError, match=f"^{named} no function, method or class"):
             show_source(thing)
 
 
@@ -228,7 +376,7 @@ def halvings(start, dtype):
     return count
 
 
-TEMPLATE_ANSWERS = {
+RIGHT = {
     "template-1": [151, np.int64(151)],
     "template-2": [halvings],
     "template-3": [
@@ -264,11 +412,7 @@ TEMPLATE_MISTAKES = [
 
 @pytest.mark.parametrize(
     ("name", "answer"),
-    [
-        (name, answer)
-        for name, answers in TEMPLATE_ANSWERS.items()
-        for answer in answers
-    ],
+    [(name, answer) for name, answers in RIGHT.items() for answer in answers],
 )
 def test_right_answers_of_the_template(capsys, name, answer):
     assert said(capsys, name, answer) == f"{name}: correct"

@@ -1,5 +1,6 @@
 """Formats against numpy, ml_dtypes, torch and exact fractions, on every code if few."""
 
+import datetime
 import math
 from fractions import Fraction
 
@@ -17,6 +18,7 @@ from mpteach.formats import FloatFormat
 HALVES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 TORCH = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 MINI = FloatFormat("mini", 3, 2)
+HUGE = 10**5000  # too many digits for a repr
 
 
 def theirs(name, codes):
@@ -204,27 +206,88 @@ def test_rounding_keeps_order(pair):
     assert low <= high
 
 
-@pytest.mark.parametrize("codes", [-1, 65536, [0, 70000], 1.5, "a", [True]])
-def test_codes_that_are_none(codes):
-    with pytest.raises(InputError, match="float16 codes are"):
-        formats.get("float16").decode(codes)
+@pytest.mark.parametrize(("codes", "named"), [
+    (-1, "code -1"), (65536, "code 65536"), ([0, 70000], "code 70000"),
+    (2**70, "code 1180591620717411303424"),
+    pytest.param([1, -HUGE], "code <int>", id="huge"),
+    (1.5, "float64 (1.5)"), ("a", "<U1 ('a')"), ([True], "bool ([True])"),
+    (None, "object (None)"), (np.timedelta64(3, "s"), "timedelta64[s]"),
+    (datetime.timedelta(1), "object (datetime.timedelta"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["decode", "fields_of"])
+def test_codes_that_are_none(verb, codes, named):
+    with pytest.raises(InputError, match="float16 codes are") as refused:
+        getattr(formats.get("float16"), verb)(codes)
+    assert named in str(refused.value)
+
+
+def test_no_codes_decode_to_no_values():
+    values = MINI.decode([])
+    assert values.shape == (0,) and values.dtype == np.float64
+
+
+@pytest.mark.parametrize("code", [7, np.uint8(7), np.array(7), torch.tensor(7)])
+def test_one_code_has_fields_whatever_holds_it(code):
+    assert MINI.fields_of(code).fraction == 3
+    with pytest.raises(InputError, match=r"shape \(2,\): fields_of takes one code"):
+        MINI.fields_of([7, 7])
 
 
 @pytest.mark.parametrize(("exponent_bits", "fraction_bits", "named"), [
     (1, 3, "exponent_bits was 1"), (12, 3, "exponent_bits was 12"),
     (5, 0, "fraction_bits was 0"), (5, 52, "fraction_bits was 52"),
     (2.5, 3, "exponent_bits was 2.5"), (5, "7", "fraction_bits was '7'"),
+    (5, True, "fraction_bits was True"),
+    pytest.param(HUGE, 3, "exponent_bits was <int>", id="huge"),
 ])  # fmt: skip
 def test_layouts_that_cannot_be(exponent_bits, fraction_bits, named):
     with pytest.raises(InputError, match=f"{named}: give a whole number from"):
         FloatFormat("mine", exponent_bits, fraction_bits)
 
 
-@pytest.mark.parametrize("x", ["a", None, 1j, [[1.0], [2.0, 3.0]], {}])
+@pytest.mark.parametrize(
+    "x", ["a", None, 1j, [[1.0], [2.0, 3.0]], {}, ["1", HUGE], np.timedelta64(3)]
+)
 @pytest.mark.parametrize("verb", ["encode", "fields", "ulp"])
 def test_what_is_no_number(verb, x):
     with pytest.raises(InputError, match="no real number"):
         getattr(MINI, verb)(x)
+
+
+@pytest.mark.parametrize("tensor", [
+    torch.ones(2, requires_grad=True), torch.ones(2).bfloat16(),
+    torch.ones(2).to_sparse(), torch.ones(2, device="meta"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["decode", "fields_of", "encode", "fields", "ulp"])
+def test_a_tensor_that_numpy_cannot_read_is_named_with_what_helps(verb, tensor):
+    with pytest.raises(InputError, match=r"this tensor \(.*: pass x.detach\(\)"):
+        getattr(MINI, verb)(tensor)
+
+
+@pytest.mark.parametrize(("x", "value"), [
+    (2**70, 2.0**70), ([2**70, -1.5], [2.0**70, -1.5]), (2**1023, 2.0**1023),
+    (Fraction(1, 3), 1 / 3), (np.longdouble(2), 2.0), (True, 1.0),
+])  # fmt: skip
+def test_real_numbers_of_any_type_are_taken_as_float64(x, value):
+    wide = FloatFormat("wide", 11, 51)
+    np.testing.assert_array_equal(wide.encode(x), wide.encode(value))
+    np.testing.assert_array_equal(wide.ulp(x), wide.ulp(value))
+
+
+@pytest.mark.parametrize(("x", "named"), [
+    (10**400, "1000"), pytest.param(-HUGE, "<int>", id="huge"),
+    ([1, 2**1024], "[1, 1797"),
+])  # fmt: skip
+@pytest.mark.parametrize("verb", ["encode", "fields", "ulp"])
+def test_an_integer_beyond_float64_is_told_so(verb, x, named):
+    with pytest.raises(InputError, match="is beyond float64") as refused:
+        getattr(MINI, verb)(x)
+    assert str(refused.value).startswith(named)
+
+
+def test_a_longdouble_beyond_float64_overflows_silently():
+    longest = np.finfo(np.longdouble).max
+    assert MINI.encode(longest) == MINI.infinity_code
 
 
 def test_fields_take_one_number():
@@ -246,3 +309,5 @@ def test_an_unknown_name_lists_the_formats():
         InputError, match="'fp16': choose from float32, tfloat32, float16"
     ):
         formats.get("fp16")
+    with pytest.raises(InputError, match=r"unknown format \[\]: choose from float32"):
+        formats.get([])

@@ -89,6 +89,8 @@ def test_it_knows_no_precision(dtype):
     assert model(torch.zeros(1, 4, dtype=torch.int64)).dtype == dtype
 
 
-def test_unknown_size_lists_the_sizes():
-    with pytest.raises(InputError, match="'7B': choose from tiny, 25M"):
-        gpt.config("7B")
+@pytest.mark.parametrize("size", ["7B", [], None])
+def test_unknown_size_lists_the_sizes(size):
+    with pytest.raises(InputError, match="choose from tiny, 25M") as refused:
+        gpt.config(size)
+    assert str(refused.value).startswith(f"unknown size {size!r}:")

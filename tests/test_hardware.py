@@ -272,9 +272,10 @@ def test_what_cannot_be_timed(dtype, device):
         hardware.product_ratio(dtype, device)
 
 
-@pytest.mark.parametrize("size", [0, -4])
+@pytest.mark.parametrize("size", [0, -4, "3", 1.5, True, [8]])
 def test_a_size_that_is_none(size):
-    with pytest.raises(InputError, match=f"size was {size}: it must be at least 1"):
+    said = re.escape(f"size was {size!r}: give a whole number of at least 1")
+    with pytest.raises(InputError, match=said):
         hardware.product_ratio("float16", "cpu", size)
 
 

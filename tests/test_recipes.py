@@ -24,9 +24,11 @@ def test_only_fp16_scales_its_loss():
     assert [r.name for r in recipes.RECIPES.values() if r.scale_loss] == ["fp16"]
 
 
-def test_an_unknown_recipe_lists_the_names():
-    with pytest.raises(InputError, match="'fp64': choose from fp32, tf32, fp16"):
-        recipes.get("fp64")
+@pytest.mark.parametrize("name", ["fp64", [], None])
+def test_an_unknown_recipe_lists_the_names(name):
+    with pytest.raises(InputError, match="choose from fp32, tf32, fp16") as refused:
+        recipes.get(name)
+    assert str(refused.value).startswith(f"unknown recipe {name!r}:")
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

@@ -74,7 +74,7 @@ def test_a_truncated_record(path, share):
 
 def test_a_damaged_record(path):
     path.write_text(path.read_text().replace(":", ";", 1))
-    with pytest.raises(records.DamagedRecord, match="not JSON .line 1, column"):
+    with pytest.raises(records.DamagedRecord, match="not JSON .*line 1 column"):
         records.load(path)
 
 
@@ -107,6 +107,23 @@ def test_missing_provenance(path, name):
         records.load(path)
 
 
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "1e999", "1" * 5000, "[" * 99999])
+def test_numbers_that_json_has_not(path, word):
+    path.write_text(path.read_text().replace('"seeds": [', f'"seeds": [{word}, ', 1))
+    with pytest.raises(records.DamagedRecord, match="run.json is not JSON"):
+        records.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("machine", [1]), ("data", []), ("seeds", "0"), ("clean", "yes")],
+)
+def test_a_field_of_another_type(path, name, value):
+    rewrite(path, lambda content: content.update({name: value}), sign=True)
+    with pytest.raises(records.DamagedRecord, match=f"as its {name}: make it again"):
+        records.load(path)
+
+
 def test_a_field_too_many(path):
     rewrite(path, lambda content: content.update(extra=1), sign=True)
     with pytest.raises(records.DamagedRecord, match="extra"):
@@ -116,7 +133,7 @@ def test_a_field_too_many(path):
 def test_an_absent_record_and_a_folder(tmp_path):
     with pytest.raises(InputError, match="no record at"):
         records.load(tmp_path / "none.json")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="no ordinary file"):
         records.load(tmp_path)
 
 

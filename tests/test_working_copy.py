@@ -161,7 +161,7 @@ def test_a_crash_at_any_write_is_made_good_by_the_next_run(course, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "damage", ["", "{", "[]", '{"a": 1}', '{"a": [1]}', "\xff\x00"]
+    "damage", ["", "{", "[]", '{"a": 1}', '{"a": [1]}', "\xff\x00", "[" * 99999]
 )
 def test_with_a_damaged_record_everything_that_differs_counts_as_touched(
     course, damage
@@ -252,5 +252,31 @@ def test_a_folder_that_is_a_file_is_one_sentence(course):
 
 def test_a_folder_in_the_place_of_a_copy_is_one_sentence(course):
     course.copy.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"00_first.ipynb \(Is a directory\)"):
+    with pytest.raises(InputError, match="00_first.ipynb is no ordinary file: move"):
+        course.refresh()
+
+
+@pytest.mark.parametrize("name", [NAME, NEW, HANDED_OUT])
+def test_a_pipe_in_the_place_of_a_file_is_refused_not_waited_for(course, name):
+    course.refresh()
+    course.copy.write_text("mine")
+    course.publish("edition 2")
+    (course.folder / name).unlink(missing_ok=True)
+    os.mkfifo(course.folder / name)
+    with pytest.raises(InputError, match=f"{name} is no ordinary file: move it away"):
+        course.refresh()
+
+
+def test_a_current_directory_that_is_gone_is_one_sentence(course, monkeypatch):
+    gone = course.source.parent / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(InputError, match=r"cannot use mine \(No such file"):
+        refresh(course.source, Path("mine"))
+
+
+def test_a_loop_of_links_is_one_sentence(course):
+    course.folder.symlink_to(course.folder)
+    with pytest.raises(InputError, match=r"cannot use .*work \("):
         course.refresh()

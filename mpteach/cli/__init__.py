@@ -1,6 +1,7 @@
 """The `mpteach` command: one module a subcommand, one sentence and status 2 on bad input."""
 
 import argparse
+import os
 import shlex
 import sys
 from typing import NoReturn
@@ -9,6 +10,7 @@ from mpteach.cli import compare, doctor, lab
 from mpteach.errors import InputError
 
 COMMANDS = {"doctor": doctor, "lab": lab, "compare": compare}
+INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,12 +34,35 @@ def parser() -> Parser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one subcommand and return its exit status (0 done, 2 bad input)."""
-    words = sys.argv[1:] if argv is None else argv
+    """Run one subcommand and return its exit status: 0 done, 2 bad input, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        args = parser().parse_args(words)
-        args.command_line = shlex.join(["mpteach", *words])
-        return COMMANDS[args.command].run(args)
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
     except InputError as error:
-        print(f"mpteach: {error}", file=sys.stderr)
-        return 2
+        sentence = str(error)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; python would complain on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ImportError as error:
+        sentence = (
+            f"{error.name} cannot be loaded: run 'mpteach doctor' for the remedy."
+        )
+    except OSError as error:
+        what = error.filename or "the output"
+        sentence = f"{what} cannot be used ({error.strerror}): free it or name another."
+    print(f"mpteach: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _run(words: list[str]) -> int:
+    args = parser().parse_args(words)
+    args.command_line = shlex.join(["mpteach", *words])
+    return COMMANDS[args.command].run(args)

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from mpteach import files
 from mpteach.errors import InputError
 
 
@@ -42,15 +43,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
     # Loading torch takes a second: `mpteach --help` should not.
-    from tqdm import tqdm
-
-    from mpteach import comparison, recipes
+    from mpteach import recipes
 
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
-    fresh, corpus, steps = _begin(args)
-    record = comparison.resume(fresh, args.out)
-    todo = comparison.missing(record, names, range(args.seeds))
+    fresh, corpus = _begin(args)
+    files.require_writable(args.out)
+    with files.only_writer(args.out):
+        finished = _complete(fresh, names, range(args.seeds), corpus, args.out)
+    if finished:
+        print(args.out.read_text() if args.json else _report(args.out))
+    return 0 if finished else 130
+
+
+def _complete(fresh, names: list[str], seeds: range, corpus, out: Path) -> bool:
+    """Do what the record in `out` lacks; return False where Ctrl-C ended it."""
+    from tqdm import tqdm
+
+    from mpteach import comparison
+
+    record, steps = comparison.resume(fresh, out), fresh.settings["training"]["steps"]
     _name_the_unavailable(names, fresh.settings["device"])
+    todo = comparison.missing(record, names, seeds)
     bar = tqdm(total=len(todo) * steps, unit="step", disable=not todo)
 
     def on_step(name: str, seed: int, step: int, loss: float) -> None:
@@ -59,14 +72,14 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         with bar:
-            comparison.run(record, names, range(args.seeds), corpus, args.out, on_step)
+            comparison.run(record, names, seeds, corpus, out, on_step)
     except KeyboardInterrupt:
-        print(
-            f"Stopped. {args.out} keeps every finished run; the same command goes on."
+        kept = (
+            f"{out} keeps every finished run" if out.exists() else "No run had finished"
         )
-        return 130
-    print(args.out.read_text() if args.json else _report(args.out))
-    return 0
+        print(f"Stopped. {kept}; the same command goes on.", file=sys.stderr)
+        return False
+    return True
 
 
 def _begin(args: argparse.Namespace):
@@ -74,15 +87,27 @@ def _begin(args: argparse.Namespace):
 
     from mpteach import comparison, data, training
 
-    if args.seeds < 1:
-        raise InputError(f"seeds was {args.seeds}: it must be at least 1.")
+    training.require_count("seeds", args.seeds)
     given = {name: getattr(args, name) for name in ("steps", "batch")}
     given = {name: value for name, value in given.items() if value is not None}
     settings = replace(training.Settings(), **given)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    corpus = data.read_text(args.text) if args.text else data.standard_library()
+    if args.text is None:
+        corpus = data.standard_library()
+    else:
+        _require_apart(args.out, args.text)
+        corpus = data.read_text(args.text)
     fresh = comparison.begin(args.size, settings, corpus, device, args.command_line)
-    return fresh, corpus, settings.steps
+    return fresh, corpus
+
+
+def _require_apart(out: Path, text: str) -> None:
+    """Raise InputError where the record would become a part of the text."""
+    if text and out.resolve().is_relative_to(Path(text).resolve()):
+        raise InputError(
+            f"--out {str(out)!r} lies in the text {text!r}: keep it elsewhere, or the "
+            "text changes with every run."
+        )
 
 
 def _name_the_unavailable(names: list[str], device: str) -> None:

@@ -16,7 +16,7 @@ JUPYTER = course.ROOT / "static" / "jupyter"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach lab`."""
-    parser.add_argument("--folder", type=Path, help="where your copy is (work/)")
+    parser.add_argument("--folder", type=_folder, help="where your copy is (work/)")
     parser.add_argument(
         "--edit", action="store_true", help="open notebooks/ itself instead"
     )
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the copy up to date and serve it until Ctrl-C; return 0."""
+    course.require_current_folder()
     if args.edit and (args.folder or args.copy_only):
         raise InputError("--edit opens notebooks/: leave out --folder and --copy-only.")
     if not 1 <= args.port <= 65535:
@@ -55,6 +56,14 @@ def run(args: argparse.Namespace) -> int:
     print(f"Opening {folder} in JupyterLab. Ctrl-C twice stops it.", flush=True)
     _serve(folder, args.port, args.no_browser)
     return 0
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            f"was {text!r}: name a folder, or leave it out"
+        )
+    return Path(text)
 
 
 def _serve(folder: Path, port: int, no_browser: bool) -> None:

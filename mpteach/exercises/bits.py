@@ -121,9 +121,11 @@ def _next_up(answer: Callable) -> str:
     ):
         x, found = float(half.decode(code)), answer(code)
         right = float(values[np.searchsorted(values, x, side="right")])
-        if not isinstance(found, int | np.integer) or not 0 <= found < 2**16:
-            return f"For {code:#06x} give a code from 0 to 0xffff, you gave {found!r}."
-        value = float(half.decode(found))
+        kind = np.asarray(found).dtype.kind if np.ndim(found) == 0 else ""
+        if kind not in ("b", "i", "u") or not 0 <= found < 2**16:
+            shown = f"{found!r:.40}"
+            return f"For {code:#06x} give a code from 0 to 0xffff, you gave {shown}."
+        value = float(half.decode(int(found)))
         if value == right:
             continue
         if value < x:

@@ -10,13 +10,14 @@ A checker takes the answer and returns a hint, "" where the answer is correct:
 """
 
 import contextlib
-import functools
+import copy
 import importlib
 import inspect
 import io
 import os
 import pkgutil
 import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,11 +28,11 @@ _CHECKERS: dict[str, Checker] = {}
 _BROKEN: dict[str, str] = {}
 _MECHANISM = {"registry", "source"}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_LONGEST_MESSAGE = 200
+_LONGEST_ID, _LONGEST_PART, _LONGEST_HINT = 40, 120, 300
 
 
-class _NotAttempted(BaseException):
-    """A stub answered; not an Exception, so that no checker swallows it."""
+class _Verdict(BaseException):
+    """The answer needs no checker; not an Exception, so that no checker swallows it."""
 
 
 def exercise(name: str) -> Callable[[Checker], Checker]:
@@ -66,31 +67,51 @@ def check(name: str, answer: Any) -> None:
     The line says "not attempted" (None, ..., or a function that returns one of them),
     "correct", or "not yet" with a hint. Nothing is raised, except under nbgrader, which
     sets NBGRADER_EXECUTION and takes an exception for a failed test: there anything but
-    "correct" raises AssertionError.
+    "correct" raises AssertionError. Ctrl-C ends a check as it ends anything else.
     """
     verdict = _verdict(name, answer)
-    print(f"{name}: {verdict}")
+    line = _encodable(f"{_clip(_text(name), _LONGEST_ID)}: {verdict}")
+    print(line)
     if verdict != "correct" and "NBGRADER_EXECUTION" in os.environ:
-        raise AssertionError(f"{name}: {verdict}")
+        raise AssertionError(line)
 
 
 def _verdict(name: str, answer: Any) -> str:
     checker = _find(name)
     if checker is None:
         return _unknown()
-    if _is_blank(answer):
-        return "not attempted"
-    probe = _Probe(answer) if inspect.isroutine(answer) else None
+    with _quiet():
+        return _judged(checker, answer)
+
+
+def _judged(checker: Checker, answer: Any) -> str:
+    probe = _Probe(answer) if callable(answer) else None
     try:
-        with _quiet():
-            hint = checker(probe.function if probe else answer)
-            if not isinstance(hint, str):
-                raise TypeError(f"checker {name} returned {hint!r} instead of a hint")
-    except _NotAttempted:
-        return "not attempted"
-    except (Exception, SystemExit) as error:
+        _stop_early(answer, attempted=False)
+        hint = checker(probe.function if probe else answer)
+        if not isinstance(hint, str):
+            raise TypeError(f"the checker returned {hint!r} instead of a hint")
+    except _Verdict as verdict:
+        return str(verdict)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         hint = _hint_of(error, answer, probe)
-    return f"not yet. {_one_line(hint)}" if hint else "correct"
+        # Frees what the failed calls hold, while warnings are still swallowed.
+        BaseException.with_traceback(error, None)
+    return f"not yet. {_clip(hint, _LONGEST_HINT)}" if hint else "correct"
+
+
+def _stop_early(value: Any, attempted: bool) -> None:
+    """Raise the verdict on an answer, or on what it returns, that no checker needs."""
+    if not attempted and _is_blank(value):
+        raise _Verdict("not attempted")
+    if inspect.iscoroutine(value):
+        value.close()
+        raise _Verdict(
+            "not yet. Your function is asynchronous, so that calling it computes "
+            "nothing: write def, not async def."
+        )
 
 
 def _unknown() -> str:
@@ -98,11 +119,13 @@ def _unknown() -> str:
     broken = "; ".join(
         f"{module} did not load ({why})" for module, why in _BROKEN.items()
     )
-    return _one_line(f"{there}; {broken}." if broken else f"{there}.")
+    return f"{there}; {broken}." if broken else f"{there}."
 
 
 def _find(name: str) -> Checker | None:
     """Import subjects until one of them registers `name`."""
+    if not isinstance(name, str):
+        return None
     subjects = _load_subjects()
     while name not in _CHECKERS and next(subjects, None):
         pass
@@ -117,17 +140,23 @@ def _load_subjects() -> Iterator[str]:
             try:
                 importlib.import_module(f"{package.__name__}.{module.name}")
             except Exception as error:
-                _BROKEN[module.name] = f"{type(error).__name__}: {error}"
+                _BROKEN[module.name] = _what(error)
             yield module.name
 
 
 def _is_blank(answer: Any) -> bool:
     """Say whether nothing was filled in, also where an answer has several parts."""
-    if isinstance(answer, dict):
-        answer = list(answer.values())
-    if isinstance(answer, list | tuple) and answer:
-        return all(_is_blank(part) for part in answer)
-    return answer is None or answer is Ellipsis
+    parts, seen = [answer], set()
+    while parts:
+        part = parts.pop()
+        inner = list(part.values()) if isinstance(part, dict) else part
+        if isinstance(inner, list | tuple) and inner:
+            # A container may hold itself.
+            parts.extend(inner if id(part) not in seen else ())
+            seen.add(id(part))
+        elif part is not None and part is not Ellipsis:
+            return False
+    return True
 
 
 class _Probe:
@@ -138,23 +167,22 @@ class _Probe:
         self.call = ""
         self._answered = False
 
-        @functools.wraps(student)
         def function(*args: Any, **kwargs: Any) -> Any:
             return self._watch(student, args, kwargs)
 
         self.function = function
 
     def _watch(self, student: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
-        self.call = _call_text(student, args, kwargs)
         try:
-            result = student(*args, **kwargs)
-        except (Exception, SystemExit) as error:
+            self.call = _call_text(student, args, kwargs)
+            # Copies: a function that changes its arguments must not change the
+            # checker's, from which the right answer is computed.
+            result = student(*copy.deepcopy(args), **copy.deepcopy(kwargs))
+            _stop_early(result, self._answered)
+        except BaseException as error:
             self.raised = error
             raise
-        if not _is_blank(result):
-            self._answered = True
-        elif not self._answered:
-            raise _NotAttempted
+        self._answered = True
         return result
 
 
@@ -162,26 +190,43 @@ def _call_text(function: Callable[..., Any], args: tuple, kwargs: dict) -> str:
     parts = [repr(arg) for arg in args] + [
         f"{key}={value!r}" for key, value in kwargs.items()
     ]
-    return _one_line(
-        f"{getattr(function, '__name__', 'your function')}({', '.join(parts)})"
-    )
+    called = getattr(function, "__name__", "your function")
+    return _clip(f"{called}({', '.join(parts)})", _LONGEST_PART)
 
 
 def _hint_of(error: BaseException, answer: Any, probe: _Probe | None) -> str:
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    what = _one_line(what)[:_LONGEST_MESSAGE].rstrip(".")
-    if probe and error is probe.raised:
-        return f"{probe.call[:_LONGEST_MESSAGE]} raised {what}."
-    if probe:
-        return (
-            f"what {probe.call[:_LONGEST_MESSAGE]} returns cannot be used here "
-            f"({what})."
-        )
-    return f"an answer of type {type(answer).__name__} cannot be used here ({what})."
+    if not (probe and probe.call):
+        given = f"an answer of type {type(answer).__name__}"
+    elif error is probe.raised:
+        return f"{probe.call} raised {_what(error)}."
+    else:
+        given = f"what {probe.call} returns"
+    return f"{given} cannot be used here ({_what(error)})."
 
 
-def _one_line(text: str) -> str:
-    return _ADDRESS.sub("", " ".join(text.split()))
+def _what(error: BaseException) -> str:
+    said = _text(error)
+    kind = type(error).__name__
+    return _clip(f"{kind}: {said}" if said else kind, _LONGEST_PART).rstrip(".")
+
+
+def _text(thing: Any) -> str:
+    try:
+        return str(thing)
+    except BaseException:
+        return ""
+
+
+def _clip(text: str, most: int) -> str:
+    """Return `text` in one line, without addresses, of at most `most` characters."""
+    text = _ADDRESS.sub("", " ".join(text.split()))
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _encodable(line: str) -> str:
+    """Return `line` with escapes for what the output cannot print, e.g. half a pair."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 
 from mpteach.exercises.registry import exercise
 
-# Half-widths are asked for with the factor given, so that no table of quantiles is needed.
+# Half-widths are asked for with the factor given: no table of quantiles is needed.
 _FACTOR = {3: 4.3027, 5: 2.7764}
 
 
@@ -32,7 +32,8 @@ def _speed_up(answer: Callable) -> str:
             return "One slow seed moves a mean: take the middle value of the seeds."
         if math.isclose(found, right - 1, rel_tol=1e-6):
             return "That is the gain; 'times as fast' counts the base as 1."
-        return f"Try it on base {base} and own {own}: which two numbers stand for the seeds?"
+        case = f"Try it on base {base} and own {own}"
+        return f"{case}: which two numbers stand for the seeds?"
     return ""
 
 
@@ -90,7 +91,8 @@ def _half_width(answer: Callable) -> str:
             return "That is the standard error; the factor for 95 % is still missing."
         if math.isclose(found, 2 * factor * spread / math.sqrt(count), rel_tol=1e-6):
             return "That is the whole width of the interval."
-        return f"Try it by hand on {values}: spread of the seeds, error of their mean, factor."
+        steps = "spread of the seeds, error of their mean, factor"
+        return f"Try it by hand on {values}: {steps}."
     return ""
 
 
@@ -109,7 +111,7 @@ def _smallest_scale(answer: Callable) -> str:
         if found == right:
             continue
         shown = np.array2string(gradients, formatter={"float": "{:.3g}".format})
-        if not isinstance(found, int | float | np.number):
+        if np.ndim(found) or np.asarray(found).dtype.kind not in "biuf":
             return f"For {shown} give one number, not {type(found).__name__}."
         if right == 0:
             return f"For {shown} no scale keeps both ends: the answer 0 says so."

@@ -14,7 +14,7 @@ def show_source(thing: Any) -> None:
 
     A notebook gets it highlighted by the front end's own theme, anything else plain
     text. Both hold the text and the module's name only: the same on every machine.
-    Raises InputError for what has no Python source.
+    Raises InputError for anything else, and for what has no Python source.
     """
     text = _source(thing)
     if not _in_notebook():
@@ -32,13 +32,14 @@ def _source(thing: Any) -> str:
     if isinstance(thing, functools.cached_property):
         thing = thing.func
     try:
-        lines = inspect.getsource(inspect.unwrap(thing))
-    except (TypeError, OSError):
+        lines, module = inspect.getsource(inspect.unwrap(thing)), thing.__module__
+    except (TypeError, OSError, AttributeError, ValueError):
+        called = getattr(thing, "__name__", f"{thing!r:.60}")
         raise InputError(
-            f"{type(thing).__name__} {thing!r:.60} has no Python source to show: "
-            "give a function, a method or a class of mpteach."
+            f"{type(thing).__name__} {called} is no function, method or class "
+            "written in Python: give one of mpteach."
         ) from None
-    return f"# from {thing.__module__}\n{textwrap.dedent(lines).rstrip()}"
+    return f"# from {module}\n{textwrap.dedent(lines).rstrip()}"
 
 
 def _in_notebook() -> bool:

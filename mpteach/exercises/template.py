@@ -29,7 +29,7 @@ def _from_two(answer: int) -> str:
 def _count(answer: Callable[[float, type], int]) -> str:
     for start, dtype in [(1.0, np.float16), (8.0, np.float16), (1.0, np.float32)]:
         found, right = answer(start, dtype), _halvings(start, dtype)
-        case = f"from {start} in {dtype.__name__} you count {found}"
+        case = f"from {start} in {dtype.__name__} you count {found!s:.40}"
         if found == _halvings(start, np.float64):
             return f"{case}: keep the value in its dtype, or Python halves a float64"
         if found == right - 1:
@@ -48,5 +48,5 @@ def _last_positive(answer: Callable[[type], float]) -> str:
         if found == limits.eps:
             return "eps is the step above 1, not the smallest positive number"
         if found != limits.smallest_subnormal:
-            return f"{found} is not the last positive value of {dtype.__name__}"
+            return f"{found!s:.40} is not the last positive value of {dtype.__name__}"
     return ""
