@@ -14,7 +14,6 @@ from typing import Any
 
 from mpteach import editions
 from mpteach.course import ROOT
-from mpteach.errors import InputError
 from tests.exercise_rules import answers_stay_local, exercises_complete
 from tests.notebook_cells import Cell, Notebook, Section, called, top_calls
 from tests.prose_numbers import is_fact, is_shown, numbers, typed_numbers
@@ -221,11 +220,7 @@ def canonical(nb: Notebook) -> Iterator[str]:
             f"it takes {size:,} bytes, most of them in {largest.where}: stay under "
             f"{LARGEST_BYTES:,}."
         )
-    try:
-        form = editions.canonicalise(nb.raw)
-    except InputError as error:
-        yield f"{error}"
-        return
+    form = editions.canonicalise(nb.raw)
     for cell, stored in zip(nb.cells, form["cells"], strict=True):
         if cell.raw != stored:
             yield f"{cell.where} is not in canonical form: run make notebooks."

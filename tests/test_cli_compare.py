@@ -9,7 +9,6 @@ import time
 
 import pytest
 import torch
-
 from filelock import FileLock
 
 from mpteach import cli, comparison, files, gpt, hardware, records

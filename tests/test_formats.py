@@ -246,7 +246,7 @@ def test_layouts_that_cannot_be(exponent_bits, fraction_bits, named):
 
 
 @pytest.mark.parametrize(
-    "x", ["a", None, 1j, [[1.0], [2.0, 3.0]], {}, ["1", HUGE], np.timedelta64(3)]
+    "x", ["a", None, 1j, [[1.0], [2.0, 3.0]], {}, ["1", HUGE], np.timedelta64(3, "s")]
 )
 @pytest.mark.parametrize("verb", ["encode", "fields", "ulp"])
 def test_what_is_no_number(verb, x):

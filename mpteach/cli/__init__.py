@@ -6,6 +6,7 @@ import shlex
 import sys
 from typing import NoReturn
 
+from mpteach import course
 from mpteach.cli import compare, doctor, lab
 from mpteach.errors import InputError
 
@@ -64,5 +65,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     args = parser().parse_args(words)
+    course.require_current_folder()
     args.command_line = shlex.join(["mpteach", *words])
     return COMMANDS[args.command].run(args)

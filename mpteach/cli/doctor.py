@@ -6,8 +6,6 @@ Exit status: 0 when the course can run, 2 with the remedies when it cannot.
 import argparse
 import json
 
-from mpteach import course
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach doctor`."""
@@ -20,7 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report; return 0 when the course can run and 2 when it cannot."""
-    course.require_current_folder()
     # Looking at the machine loads torch: `mpteach --help` should not.
     from mpteach import doctor
 

@@ -35,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the copy up to date and serve it until Ctrl-C; return 0."""
-    course.require_current_folder()
     if args.edit and (args.folder or args.copy_only):
         raise InputError("--edit opens notebooks/: leave out --folder and --copy-only.")
     if not 1 <= args.port <= 65535:
