@@ -171,6 +171,7 @@ def test_machine_of_a_gpu(gpu, monkeypatch):
     )
     monkeypatch.setattr(hardware, "cuda_problem", lambda: "")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: about)
+    monkeypatch.setattr(torch.backends.cudnn, "version", lambda: 91900)
     monkeypatch.setattr(hardware, "_output", lambda *_: "580.95.05\n580.95.05")
     found = hardware.machine("cuda")
     assert found["gpu"] == "NVIDIA H200" and found["gpu_memory_bytes"] == 2**37
