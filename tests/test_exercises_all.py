@@ -9,12 +9,15 @@ import pytest
 from mpteach.course import ROOT
 from mpteach.exercises import check, registry
 
-MODULES = [
+# One module a subject: RIGHT and WRONG answers of its checkers, with the hints.
+SUBJECTS = [
     importlib.import_module(f"tests.{path.stem}")
-    for path in sorted((ROOT / "tests").glob("test_exercises*.py"))
-    if path.stem != __name__.split(".")[-1]
+    for path in sorted((ROOT / "tests").glob("answers_*.py"))
 ]
-RIGHT = {name: rights for module in MODULES for name, rights in module.RIGHT.items()}
+RIGHT = {name: rights for module in SUBJECTS for name, rights in module.RIGHT.items()}
+WRONG = {name: wrongs for module in SUBJECTS for name, wrongs in module.WRONG.items()}
+ANSWERS = {name: texts for module in SUBJECTS for name, texts in module.ANSWERS.items()}
+MISTAKES = [(name, *case) for name, cases in WRONG.items() for case in cases]
 CASES = [(name, answer) for name in sorted(RIGHT) for answer in RIGHT[name]]
 FUNCTIONS = [(name, answer) for name, answer in CASES if callable(answer)]
 VALUES = [(name, answer) for name, answer in CASES if not callable(answer)]
@@ -25,8 +28,39 @@ def said(name, answer, capsys):
     return capsys.readouterr().out.rstrip("\n")
 
 
-def test_every_checker_has_a_right_answer_to_test():
-    assert sorted(RIGHT) == registry.names()
+def test_every_checker_has_right_and_wrong_answers_to_test():
+    of_chapters = [n for n in registry.names() if not n.startswith("template-")]
+    assert sorted(RIGHT) == sorted(WRONG) == sorted(ANSWERS) == of_chapters
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_every_checker_meets_five_wrong_answers(name):
+    assert len(WRONG[name]) >= 5
+
+
+@pytest.mark.parametrize(("name", "answer"), CASES)
+def test_right_answers(name, answer, capsys):
+    assert said(name, answer, capsys) == f"{name}: correct"
+
+
+@pytest.mark.parametrize(("name", "answer", "hint"), MISTAKES)
+def test_wrong_answers_get_their_hint_and_not_the_answer(name, answer, hint, capsys):
+    line = said(name, answer, capsys)
+    assert line.startswith(f"{name}: not yet. ") and hint in line
+    assert not any(text in line for text in ANSWERS[name])
+
+
+@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("blank", [None, ..., lambda *_: ..., lambda *_: None])
+def test_a_stub_is_not_attempted(name, blank, capsys):
+    takes_functions = any(name == one for one, _ in FUNCTIONS)
+    if takes_functions or not callable(blank):
+        assert said(name, blank, capsys) == f"{name}: not attempted"
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in FUNCTIONS}))
+def test_an_answer_that_is_no_function(name, capsys):
+    assert "an answer of type int cannot be used here" in said(name, 3, capsys)
 
 
 def spoil(thing):

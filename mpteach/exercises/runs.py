@@ -29,7 +29,7 @@ def _speed_up(answer: Callable) -> str:
         if math.isclose(
             found, statistics.fmean(own) / statistics.fmean(base), rel_tol=1e-6
         ):
-            return "One slow seed moves a mean: take the middle value of the seeds."
+            return "One slow seed moves a mean: which summary does it not move?"
         if math.isclose(found, right - 1, rel_tol=1e-6):
             return "That is the gain; 'times as fast' counts the base as 1."
         case = f"Try it on base {base} and own {own}"

@@ -1,9 +1,6 @@
 """The first chapter's checkers: right answers pass, wrong ones get their hint."""
 
 import numpy as np
-import pytest
-
-from mpteach.exercises import check
 
 GIB = 2**30
 
@@ -93,8 +90,6 @@ WRONG = {
         (lambda a, b, c: float(a[0] * b[0] * c[0]), "Return an array"),
     ],
 }
-RIGHT_CASES = [(name, answer) for name, answers in RIGHT.items() for answer in answers]
-WRONG_CASES = [(name, *case) for name, cases in WRONG.items() for case in cases]
 # What a hint must not say: the answer, as a number or as the code of a solution.
 ANSWERS = {
     "00-0": ["8", "eight"],
@@ -103,41 +98,3 @@ ANSWERS = {
     "00-3": ["/ 1000", "thousand"],
     "00-4": ["twice", "two roundings"],
 }
-
-
-def said(name, answer, capsys):
-    check(name, answer)
-    return capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("name", "answer"), RIGHT_CASES)
-def test_right_answers(name, answer, capsys):
-    assert said(name, answer, capsys) == f"{name}: correct\n"
-
-
-@pytest.mark.parametrize(("name", "answer", "hint"), WRONG_CASES)
-def test_wrong_answers_get_their_hint(name, answer, hint, capsys):
-    printed = said(name, answer, capsys)
-    assert printed.startswith(f"{name}: not yet. ") and hint in printed
-    assert not any(text in printed for text in ANSWERS[name])
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_every_checker_meets_five_wrong_answers(name):
-    assert len(WRONG[name]) >= 5
-
-
-@pytest.mark.parametrize("name", RIGHT)
-def test_a_stub_is_not_attempted(name, capsys):
-    assert said(name, None, capsys) == f"{name}: not attempted\n"
-    assert said(name, ..., capsys) == f"{name}: not attempted\n"
-
-
-@pytest.mark.parametrize("name", ["00-1", "00-2", "00-3", "00-4"])
-def test_a_function_without_a_body_is_not_attempted(name, capsys):
-    assert said(name, lambda *_: ..., capsys) == f"{name}: not attempted\n"
-
-
-@pytest.mark.parametrize("name", ["00-1", "00-2", "00-3", "00-4"])
-def test_an_answer_that_is_no_function(name, capsys):
-    assert "an answer of type int cannot be used here" in said(name, 3, capsys)
