@@ -52,8 +52,8 @@ def plot_values(fmt: FloatFormat, ax: Axes) -> Axes:
     """Every finite value as a stroke on a line; subnormals and zero are longer."""
     values = fmt.values()
     low = np.abs(values) < fmt.smallest_normal
-    ax.vlines(values[~low], -0.5, 0.5, color=KIND_COLORS["normal"], lw=1.6)
-    ax.vlines(values[low], -0.9, 0.9, color=KIND_COLORS["subnormal"], lw=1.6)
+    ax.vlines(values[~low], -0.5, 0.5, color=KIND_COLORS["normal"], lw=1)
+    ax.vlines(values[low], -0.9, 0.9, color=KIND_COLORS["subnormal"], lw=1)
     ax.axhline(0, color="0.3", lw=1)
     ax.set(ylim=(-1.2, 1.2), xlabel=f"finite values of {fmt.name}")
     ax.set_yticks([])
@@ -112,7 +112,7 @@ def plot_density(formats: list[FloatFormat], exponents: np.ndarray, ax: Axes) ->
         first = exponents[counts == counts.max()][0]
         ax.text(first, counts.max() * 1.15, fmt.name, color=color, va="bottom")
     ax.set_yscale("log", base=2)
-    ax.set(xlabel="e", ylabel="values in [2^e, 2^(e+1))", ylim=(0.8, 2**12))
+    ax.set(xlabel="$e$", ylabel="values from $2^e$ to $2^{e+1}$", ylim=(0.8, 2**12))
     return ax
 
 
