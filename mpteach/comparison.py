@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mpteach import files, gpt, recipes, records, training
+from mpteach import gpt, recipes, records, training
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.records import Record
@@ -44,7 +44,6 @@ def resume(fresh: Record, path: Path) -> Record:
     Raises InputError where `path` holds another thing, or a record that these settings,
     this machine or these sources would not have begun.
     """
-    files.require_writable(path)
     if not path.exists():
         return fresh
     old = records.load(path)
@@ -53,7 +52,7 @@ def resume(fresh: Record, path: Path) -> Record:
             f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
             "give another --out, or the same settings."
         )
-    if fresh.command in old.command:
+    if fresh.command in old.command.split(" && "):
         return old
     return replace(old, command=f"{old.command} && {fresh.command}")
 
@@ -199,15 +198,15 @@ def _one_run(
         )
     except RuntimeError as error:
         # torch tells of memory in two ways: its own error on a GPU, words on a CPU.
-        if "memory" not in str(error):
+        on_cpu = "DefaultCPUAllocator" in str(error)
+        if not (on_cpu or isinstance(error, torch.OutOfMemoryError)):
             raise
         peak = torch.cuda.max_memory_allocated() / 2**30
         reached = f"the GPU ran out of memory in {name} after a peak of {peak:.2f} GiB"
-        if record.settings["device"] == "cpu":
+        if on_cpu:
             reached = f"this machine has too little memory for {name}"
         raise InputError(
-            f"{reached}: "
-            f"lower --batch (it was {settings.batch}) or take a smaller --size."
+            f"{reached}: lower --batch (it was {settings.batch}) or take a smaller --size."
         ) from error
 
 

@@ -52,12 +52,14 @@ def require_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Hold `path` for this process; raise InputError where another one holds it.
+    """Hold `path`, which must be writable, for this process.
 
     The lock is a file beside `path`, which the system frees however the process ends.
+    Raises InputError where another process holds it, or nothing can be written there.
     """
     from filelock import FileLock, Timeout
 
+    require_writable(path)
     lock = path.resolve().with_name(f".{path.name}.lock")
     try:
         with FileLock(lock, timeout=0):

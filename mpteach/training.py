@@ -179,9 +179,9 @@ def gradient_shares(model: nn.Module, scale: float = 1.0) -> dict[str, float]:
         if parameter.grad is None:
             continue
         size = parameter.grad.abs().float() / scale
-        limits = (0.0, half.smallest_normal, half.smallest_subnormal)
+        limits = (half.smallest_normal, half.smallest_subnormal)
         at_zero = (size == 0).sum()
-        below = [(size < limit).sum() - at_zero for limit in limits[1:]]
+        below = [(size < limit).sum() - at_zero for limit in limits]
         counts += torch.stack([at_zero, *below]).cpu()
         total += size.numel()
     names = ("zero", "below_normal", "below_subnormal")

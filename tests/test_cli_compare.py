@@ -192,7 +192,7 @@ def test_a_gpu_out_of_memory(compare, monkeypatch):
 
     monkeypatch.setattr(comparison.training, "train", exhaust)
     status, said = compare("--recipes", "fp32")
-    assert status == 2 and "too little memory for fp32" in said.err.splitlines()[-1]
+    assert status == 2 and "ran out of memory in fp32" in said.err.splitlines()[-1]
     assert "--batch" in said.err and "Traceback" not in said.err
 
 

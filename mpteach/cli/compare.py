@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
 
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
     fresh, corpus = _begin(args)
-    files.require_writable(args.out)
     with files.only_writer(args.out):
         finished = _complete(fresh, names, range(args.seeds), corpus, args.out)
     if finished:

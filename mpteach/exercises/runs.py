@@ -138,12 +138,15 @@ def _reference_scale(gradients: np.ndarray) -> float:
     return next((scale for scale in scales if _kept(gradients, scale)), 0)
 
 
-def _kept(gradients: np.ndarray, scale: float) -> bool:
+def _halved(gradients: np.ndarray, scale: float) -> np.ndarray:
     with np.errstate(over="ignore"):
-        half = (gradients * scale).astype(np.float16)
+        return (gradients * scale).astype(np.float16)
+
+
+def _kept(gradients: np.ndarray, scale: float) -> bool:
+    half = _halved(gradients, scale)
     return bool(np.isfinite(half).all() and ((half == 0) == (gradients == 0)).all())
 
 
 def _overflows(gradients: np.ndarray, scale: float) -> bool:
-    with np.errstate(over="ignore"):
-        return not np.isfinite((gradients * scale).astype(np.float16)).all()
+    return not np.isfinite(_halved(gradients, scale)).all()

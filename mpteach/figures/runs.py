@@ -8,6 +8,8 @@ from mpteach import comparison, recipes
 from mpteach.records import Record
 from mpteach.style import COLORS
 
+SMOOTHED_STEPS = 20
+
 
 def color_of(name: str) -> str:
     """The course's colour of the precision that the recipe `name` multiplies in."""
@@ -21,7 +23,7 @@ def line_of(name: str) -> str:
     return "--" if recipes.get(name).weights != "float32" else "-"
 
 
-def smoothed(losses: list[float | None], window: int = 20) -> np.ndarray:
+def smoothed(losses: list[float | None], window: int = SMOOTHED_STEPS) -> np.ndarray:
     """Running mean of the finite losses over `window` steps, one value for each full window."""
     finite = np.array([loss for loss in losses if loss is not None], dtype=float)
     if len(finite) < window:
@@ -29,15 +31,15 @@ def smoothed(losses: list[float | None], window: int = 20) -> np.ndarray:
     return np.convolve(finite, np.full(window, 1 / window), mode="valid")
 
 
-def plot_losses(record: Record, ax: Axes, names: list[str], window: int = 20) -> Axes:
+def plot_losses(record: Record, ax: Axes, names: list[str]) -> Axes:
     """Training loss by step: the mean over seeds, and a band from the lowest to the highest."""
     ends = {}
     for name in names:
         runs = comparison.runs_of(record, name)
-        curves = np.array([smoothed(run["losses"], window) for run in runs])
+        curves = np.array([smoothed(run["losses"]) for run in runs])
         if curves.size == 0:
             continue
-        steps = np.arange(window, window + curves.shape[1])
+        steps = np.arange(curves.shape[1]) + SMOOTHED_STEPS
         color = color_of(name)
         ax.plot(
             steps, curves.mean(axis=0), line_of(name), color=color, lw=2, label=name
