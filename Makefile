@@ -22,7 +22,7 @@ ifneq ($(shell .venv/bin/python -c "" 2>/dev/null && cat $(BUILT) 2>/dev/null),$
 .PHONY: $(BUILT)
 endif
 
-.PHONY: help lab edit test notebooks clean
+.PHONY: help lab edit test notebooks bench clean
 
 help: ## list the targets (this is what a bare make does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ test: $(BUILT) ## run everything that must hold: unit tests and every notebook
 
 notebooks: $(BUILT) ## run every notebook again and store it in canonical form
 	@$(PINNED) .venv/bin/python -m mpteach.editions
+
+bench: $(BUILT) ## measure how fast the course rounds, beside other libraries
+	@$(MPTEACH) bench rounding
 
 clean: ## remove the environment and what was built (never work/)
 	rm -rf .venv build

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -38,25 +38,6 @@ def begin(
     return empty.with_data([], {"runs": [], "unavailable": {}})
 
 
-def resume(fresh: Record, path: Path) -> Record:
-    """Return `fresh`, or the record at `path` where there is one to go on from.
-
-    Raises InputError where `path` holds another thing, or a record that these settings,
-    this machine or these sources would not have begun.
-    """
-    if not path.exists():
-        return fresh
-    old = records.load(path)
-    for what, begun, now in _differences(old, fresh):
-        raise InputError(
-            f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
-            "give another --out, or the same settings."
-        )
-    if fresh.command in old.command.split(" && "):
-        return old
-    return replace(old, command=f"{old.command} && {fresh.command}")
-
-
 def run(
     record: Record,
     names: Iterable[str],
@@ -78,14 +59,14 @@ def run(
         done = _one_run(record, name, seed, corpus, on_step)
         data = {**record.data, "runs": [*record.data["runs"], asdict(done)]}
         record = record.with_data(sorted({*record.seeds, seed}), data)
-        _save(record, path)
+        record.save(path)
     reasons = {name: recipes.unavailable(recipes.get(name), device) for name in names}
     lacking = {name: reason for name, reason in reasons.items() if reason}
     known = record.data["unavailable"]
     if record.seeds and not lacking.items() <= known.items():
         data = {**record.data, "unavailable": {**known, **lacking}}
         record = record.with_data(record.seeds, data)
-        _save(record, path)
+        record.save(path)
     return record
 
 
@@ -217,23 +198,3 @@ def _require_device(device: str) -> None:
         raise InputError(
             "device 'cuda' is not there: torch sees no GPU; use --device cpu."
         )
-
-
-def _save(record: Record, path: Path) -> None:
-    try:
-        record.save(path)
-    except OSError as error:
-        raise InputError(
-            f"{str(path)!r} could not be written ({error.strerror}) and holds what it held "
-            "before: make room or give another --out."
-        ) from error
-
-
-def _differences(old: Record, fresh: Record) -> list[tuple[str, object, object]]:
-    pairs = [
-        ("experiment", old.experiment, fresh.experiment),
-        *((key, old.settings.get(key), now) for key, now in fresh.settings.items()),
-        *((key, old.machine.get(key), now) for key, now in fresh.machine.items()),
-        ("package sources", old.sources, fresh.sources),
-    ]
-    return [pair for pair in pairs if pair[1] != pair[2]]

@@ -1,16 +1,26 @@
 """Number formats: a format is a frozen value, and everything else is read off it.
 
-Sources: IEEE 754-2019, sections 3.3 and 3.4 (layout), 4.3.1 (nearest, ties to even);
-Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16); NVIDIA's A100 white paper (TF32).
+Sources: IEEE 754-2019, sections 3.3 and 3.4 (layout); OCP 8-bit Floating Point (OFP8)
+1.0 and Micikevicius et al. 2022, arXiv 2209.05433 (float8_e4m3fn, float8_e5m2); Noune
+et al. 2022, arXiv 2206.02915 (the fnuz formats); OCP Microscaling Formats (MX) 1.0
+(e8m0, fp6, fp4); Kalamkar et al. 2019, arXiv 1905.12322 (bfloat16); NVIDIA's A100
+white paper (TF32).
 """
 
-import numbers
+import difflib
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from mpteach import quanta
 from mpteach.errors import InputError
+from mpteach.inputs import all_are, array_of, reals, shown
+from mpteach.quanta import MODES, OVERFLOWS, Grid
+
+SPECIALS = ("ieee", "fn", "fnuz", "finite")
 
 
 @dataclass(frozen=True)
@@ -31,108 +41,142 @@ class Fields:
 
 @dataclass(frozen=True)
 class FloatFormat:
-    """A sign bit, an exponent field and a fraction field, laid out as in IEEE 754.
+    """A sign bit, an exponent field and a fraction field, each of a width of its own.
 
-    Exponent field 0 holds zero and the subnormals, the highest one inf and NaN. Names
-    mirror `torch.finfo`. Raises InputError for widths that leave no normal numbers or
-    no NaN, or that are as wide as float64's.
+    `specials` says which codes are no numbers. "ieee": the highest exponent field is inf
+    (fraction 0) and NaN. "fn" (finite, NaN): no inf, and NaN only where exponent and
+    fraction are all ones. "fnuz" (unsigned zero): no inf, and the one NaN has the code
+    that -0 would have. "finite": neither.
+
+    `bias` is subtracted from the exponent field; left out, it is half the field's
+    range as in the standards. Exponent field 0 holds zero and the subnormals, or, with
+    `zero=False`, one more power of two. `signed=False` drops the sign bit.
+
+    Names of the limits mirror `torch.finfo`. Raises InputError for a format without
+    normal numbers, and for one that float64 does not hold.
     """
 
     name: str
     exponent_bits: int
     fraction_bits: int
+    bias: int | None = None
+    specials: str = "ieee"
+    signed: bool = True
+    zero: bool = True
 
     def __post_init__(self) -> None:
-        for what, highest in (("exponent_bits", 11), ("fraction_bits", 51)):
-            lowest, given = 2 if what == "exponent_bits" else 1, getattr(self, what)
-            if type(given) is not int or not lowest <= given <= highest:
-                raise InputError(
-                    f"{what} was {_shown(given)}: give a whole number from {lowest} to "
-                    f"{highest}: float64 must hold every value, int64 every code."
-                )
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise InputError(f"name was {shown(self.name)}: give the format a name.")
+        self._require_whole("exponent_bits", 1, 11)
+        self._require_whole("fraction_bits", 0, 52)
+        for what in ("signed", "zero"):
+            if not isinstance(getattr(self, what), bool):
+                given = shown(getattr(self, what))
+                raise InputError(f"{what} was {given}: give True or False.")
+        self._require_possible_specials()
+        if self.bias is None:
+            half = 2 ** (self.exponent_bits - 1)
+            bias = half if self.specials == "fnuz" else half - 1
+            object.__setattr__(self, "bias", bias)  # the way into a frozen dataclass
+        self._require_within_float64()
 
     @property
     def bits(self) -> int:
         """Bits of one value, the sign included."""
-        return 1 + self.exponent_bits + self.fraction_bits
-
-    @property
-    def bias(self) -> int:
-        """What is subtracted from the exponent field."""
-        return 2 ** (self.exponent_bits - 1) - 1
+        return self.signed + self.exponent_bits + self.fraction_bits
 
     @property
     def eps(self) -> float:
         """Distance from 1 to the next larger value."""
         return 2.0**-self.fraction_bits
 
-    @property
+    @cached_property
     def max(self) -> float:
         """Largest finite value."""
-        return (2 - self.eps) * 2.0**self.bias
+        return float(self._decoded(self._max_code))
 
     @property
     def min(self) -> float:
-        """Lowest finite value, which is `-max`."""
-        return -self.max
+        """Lowest finite value: `-max`, or the smallest one of an unsigned format."""
+        if self.signed:
+            return -self.max
+        return 0.0 if self.zero else self.smallest_normal
 
     @property
     def smallest_normal(self) -> float:
         """Smallest positive value with all significant bits."""
-        return 2.0 ** (1 - self.bias)
+        return math.ldexp(1.0, self._lowest_exponent)
 
     @property
     def smallest_subnormal(self) -> float:
-        """Smallest positive value."""
-        return self.smallest_normal * self.eps
+        """Smallest positive value; where nothing is subnormal, `smallest_normal`."""
+        return self.smallest_normal * self.eps if self.zero else self.smallest_normal
 
     @property
-    def infinity_code(self) -> int:
-        """The code of +inf; codes above it, up to the sign bit, are NaN."""
-        return (2**self.exponent_bits - 1) << self.fraction_bits
+    def infinity_code(self) -> int | None:
+        """The code of +inf, or None; -inf has the sign bit on top of it."""
+        return self._max_code + 1 if self.specials == "ieee" else None
+
+    @property
+    def nan_code(self) -> int | None:
+        """The code that `encode` gives a NaN, quiet and positive, or None."""
+        if self.specials == "ieee":
+            return self._all_ones ^ (2 ** (self.fraction_bits - 1) - 1)
+        return {"fn": self._all_ones, "fnuz": self._all_ones + 1}.get(self.specials)
+
+    @property
+    def nan_codes(self) -> tuple[range, ...]:
+        """All codes of NaN, as ranges: one a sign, none where there is no NaN."""
+        if self.specials == "finite":
+            return ()
+        if self.specials == "fnuz":
+            return (range(self.nan_code, self.nan_code + 1),)
+        first = self._max_code + (2 if self.specials == "ieee" else 1)
+        signs = (0, self._sign_code) if self.signed else (0,)
+        return tuple(range(s + first, s + self._all_ones + 1) for s in signs)
+
+    @property
+    def value_count(self) -> int:
+        """How many different finite values there are; -0 and +0 count as one."""
+        positive = self._max_code + 1
+        return 2 * positive - self.zero if self.signed else positive
 
     def decode(self, codes: np.ndarray | int) -> np.ndarray:
         """Return the exact values of integer `codes`, of any shape, in float64.
 
         Raises InputError for codes that are no integers or do not fit into `bits`.
         """
-        codes = self._checked(codes)
-        sign = np.where(codes >> (self.bits - 1), -1.0, 1.0)
-        exponent = (codes >> self.fraction_bits) & (2**self.exponent_bits - 1)
-        fraction = codes & (2**self.fraction_bits - 1)
-        implied = np.where(exponent > 0, 2**self.fraction_bits, 0)
-        scale = np.maximum(exponent, 1) - self.bias - self.fraction_bits
-        finite = np.ldexp(
-            (implied + fraction).astype(np.float64), scale.astype(np.int32)
-        )
-        special = np.where(fraction > 0, np.nan, np.inf)
-        return sign * np.where(exponent == 2**self.exponent_bits - 1, special, finite)
+        return self._decoded(self._checked(codes))
 
-    def encode(self, x: np.ndarray | float) -> np.ndarray:
-        """Return the codes of `x`, rounded once: to nearest, ties to even.
+    def encode(
+        self,
+        x: np.ndarray | float,
+        rounding: str = "nearest_even",
+        overflow: str | None = None,
+        rng: np.random.Generator | None = None,
+        infinity: str | None = None,
+    ) -> np.ndarray:
+        """Return the codes of real numbers `x`, of any shape, each rounded once.
 
-        `x` is taken as float64, in any shape; codes are int64 of that shape. From half
-        a step above `max` on it is inf. Raises InputError for what is no real number.
+        The arguments are those of `rounding.round_to`, which says what they do. Codes
+        are int64, uint64 for 64 bits. A NaN keeps its sign and loses its payload.
+        Raises InputError for what is no real number or has no code in this format.
         """
-        x = _reals(x)
-        size = np.where(np.isfinite(x), np.abs(x), 0.0)
-        exponent = self._exponent(size)
-        steps = np.rint(np.ldexp(size, self.fraction_bits - exponent)).astype(np.int64)
-        # A subnormal's steps are its code. Each binade above adds one to the exponent
-        # field; its implied bit is in `steps`, where a carry of the fraction lands.
-        binades = (exponent - (1 - self.bias)).astype(np.int64)
-        codes = np.minimum(steps + (binades << self.fraction_bits), self.infinity_code)
-        codes = np.where(np.isinf(x), self.infinity_code, codes)
-        quiet = self.infinity_code | 1 << (self.fraction_bits - 1)
-        codes = np.where(np.isnan(x), quiet, codes)
-        return codes | np.signbit(x).astype(np.int64) << (self.bits - 1)
+        x = reals(x)
+        grid = self.grid(rounding, overflow, infinity)
+        self.require_codes(x)
+        seed = quanta.seed(rounding, rng)
+        flat = np.atleast_1d(x)
+        return self._packed(quanta.round_array(flat, grid, rounding, seed)).reshape(
+            x.shape
+        )
 
     def fields(self, x: float) -> Fields:
         """Return the fields of the number `x`, rounded to this format first.
 
         Raises InputError for what is no single real number.
         """
-        number = _reals(x)
+        number = reals(x)
         if number.ndim:
             raise InputError(
                 f"an array of shape {number.shape}: fields takes one number."
@@ -147,15 +191,16 @@ class FloatFormat:
                 f"an array of shape {codes.shape}: fields_of takes one code."
             )
         code = int(codes)
-        pattern = f"{code:0{self.bits}b}"
-        sign, exponent = pattern[0], pattern[1 : 1 + self.exponent_bits]
-        fraction = pattern[1 + self.exponent_bits :]
+        digits = f"{code:0{self.bits}b}"
+        start = self.bits - self.fraction_bits
+        texts = digits[: self.signed], digits[self.signed : start], digits[start:]
+        sign, exponent, fraction = (int(text or "0", 2) for text in texts)
         return Fields(
-            sign=int(sign),
-            exponent=int(exponent, 2),
-            fraction=int(fraction, 2),
-            kind=self._kind(int(exponent, 2), int(fraction, 2)),
-            pattern=f"{sign} {exponent} {fraction}",
+            sign=sign,
+            exponent=exponent,
+            fraction=fraction,
+            kind=self._kind(code),
+            pattern=" ".join(text for text in texts if text),
             value=float(self.decode(code)),
         )
 
@@ -168,8 +213,8 @@ class FloatFormat:
             raise InputError(
                 f"{self.name} has {self.bits} bits: values() lists at most 16."
             )
-        positive = self.decode(np.arange(self.infinity_code))
-        return np.concatenate([-positive[:0:-1], positive])
+        positive = self._decoded(np.arange(self._max_code + 1))
+        return np.concatenate([-positive[:0:-1], positive]) if self.signed else positive
 
     def ulp(self, x: np.ndarray | float) -> np.ndarray:
         """Return the distance from finite |x| to the next larger grid point, float64.
@@ -177,103 +222,275 @@ class FloatFormat:
         At a power of two it is the step above it, as in `math.ulp`. The grid is carried
         on beyond `max`. Raises InputError for inf and NaN, which have no distance.
         """
-        x = _reals(x)
+        x = reals(x)
         if not np.isfinite(x).all():
             raise InputError(
                 f"ulp of {x[~np.isfinite(x)].flat[0]}: give finite numbers."
             )
         return np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
 
+    def next_up(self, x: np.ndarray | float) -> np.ndarray:
+        """Return the least value above each number of `x`, float64.
+
+        From `max` on it is inf, or NaN in a format without inf. (IEEE 754-2019, 5.3.1.)
+        """
+        return self._neighbour(reals(x), "down", 1)
+
+    def next_down(self, x: np.ndarray | float) -> np.ndarray:
+        """Return the greatest value below each number of `x`, float64.
+
+        From `min` on it is -inf, or NaN in a format without it. (IEEE 754-2019, 5.3.1.)
+        """
+        return self._neighbour(reals(x), "up", -1)
+
+    def grid(
+        self,
+        rounding: str = "nearest_even",
+        overflow: str | None = None,
+        infinity: str | None = None,
+    ) -> Grid:
+        """Return what the rounding algorithm in `quanta` needs to know of this format.
+
+        Raises InputError for names that are no modes, and for specials not held.
+        """
+        _require_one_of("rounding", rounding, MODES)
+        carried = self._size_beyond("overflow", overflow)
+        largest_power = math.ldexp(1.0, math.frexp(self.max)[1] - 1)
+        # A mode that goes toward zero ends at max (IEEE 754-2019, section 7.4).
+        return Grid(
+            smallest_normal=self.smallest_normal,
+            largest_power=largest_power,
+            eps=self.eps,
+            max=self.max,
+            below=0.0 if self.zero else self.smallest_normal,
+            least=-math.inf if self.signed else 0.0,
+            over=self.max if rounding in ("toward_zero", "down") else carried,
+            under=self.max if rounding in ("toward_zero", "up") else carried,
+            infinity=self._size_beyond(
+                "infinity", overflow if infinity is None else infinity
+            ),
+            invalid=math.nan,
+            zero=-0.0 if self._has_negative_zero else 0.0,
+        )
+
+    def require_codes(self, x: Any) -> None:
+        """Raise InputError where array or tensor `x` holds numbers that have no code.
+
+        These are NaN, and what is less than 0 if unsigned, in a format without NaN.
+        """
+        if self.specials != "finite":
+            return
+        lacking = x != x if self.signed else (x != x) | (x < 0)
+        if lacking.any():
+            wrong = x[lacking]
+            raise InputError(
+                f"{float(wrong[0])} has no code in {self.name}, which has no NaN: "
+                "replace such numbers first, e.g. with where."
+            )
+
+    @property
+    def _all_ones(self) -> int:
+        return 2 ** (self.exponent_bits + self.fraction_bits) - 1
+
+    @property
+    def _max_code(self) -> int:
+        reserved = {"ieee": 2**self.fraction_bits, "fn": 1}.get(self.specials, 0)
+        return self._all_ones - reserved
+
+    @property
+    def _sign_code(self) -> int:
+        return self._all_ones + 1
+
+    @property
+    def _has_negative_zero(self) -> bool:
+        return self.signed and self.specials != "fnuz"
+
+    @property
+    def _lowest_exponent(self) -> int:
+        return (1 if self.zero else 0) - self.bias
+
+    def _decoded(self, codes: np.ndarray | int) -> np.ndarray:
+        codes = np.asarray(codes)
+        negative = codes > self._all_ones
+        size_code = codes & self._all_ones
+        field = (size_code >> self.fraction_bits).astype(np.int64)
+        fraction = size_code & (2**self.fraction_bits - 1)
+        normal = field > 0 if self.zero else field >= 0
+        steps = fraction + np.where(normal, 2**self.fraction_bits, 0).astype(
+            codes.dtype
+        )
+        exponent = field - self.bias + (self.zero & ~normal) - self.fraction_bits
+        with np.errstate(over="ignore"):  # inf's code would be a number beyond float64
+            size = np.ldexp(steps.astype(np.float64), exponent.astype(np.int32))
+        size = np.where(size_code > self._max_code, math.nan, size)
+        if self.specials == "ieee":
+            size = np.where(size_code == self.infinity_code, math.inf, size)
+        if self.specials == "fnuz":
+            size = np.where(codes == self.nan_code, math.nan, size)
+        return np.where(negative, -size, size)
+
+    def _packed(self, y: np.ndarray) -> np.ndarray:
+        # y is on the grid. A subnormal's steps are its code, and each binade above adds
+        # one to the exponent field. The implied bit is in `steps`.
+        size = np.abs(np.where(np.isfinite(y), y, 0.0))
+        exponent = self._exponent(size)
+        steps = np.ldexp(size, self.fraction_bits - exponent).astype(np.int64)
+        binades = (exponent - self._lowest_exponent).astype(np.int64)
+        codes = steps + (binades << self.fraction_bits)
+        if not self.zero:
+            codes -= 2**self.fraction_bits
+        if self.specials == "ieee":
+            codes = np.where(np.isinf(y), self.infinity_code, codes)
+        negative = np.signbit(y) & self.signed
+        if self.nan_code is not None:
+            codes = np.where(np.isnan(y), self.nan_code, codes)
+            negative &= ~np.isnan(y) | (self.specials != "fnuz")
+        wide = codes.astype(np.uint64) | negative.astype(np.uint64) << (self.bits - 1)
+        return wide if self.bits == 64 else wide.astype(np.int64)
+
+    def _neighbour(self, x: np.ndarray, inward: str, step: int) -> np.ndarray:
+        # Values in order have consecutive ordinals: their codes, with the sign.
+        inside = np.clip(np.where(np.isnan(x), 0.0, x), self.min, self.max)
+        near = quanta.round_array(np.atleast_1d(inside), self.grid(inward), inward, 0)
+        size_code = (self._packed(np.abs(near)) & self._all_ones).astype(np.int64)
+        ordinal = np.where(np.signbit(near), -size_code, size_code).reshape(x.shape)
+        # What lies outside has the outermost value as its neighbour on the way in.
+        outside = x < self.min if step > 0 else x > self.max
+        ordinal = ordinal + np.where(outside, 0, step)
+        low, high = -self._max_code if self.signed else 0, self._max_code
+        value = self._decoded(np.abs(np.clip(ordinal, low, high)))
+        value = np.where(ordinal < 0, -value, value)
+        if self._has_negative_zero:
+            value = np.where((ordinal == 0) & (x < 0), -0.0, value)
+        top = math.inf if self.specials == "ieee" else math.nan
+        value = np.where(ordinal > high, top, value)
+        value = np.where(ordinal < low, -top if self.signed else math.nan, value)
+        return np.where(np.isnan(x), math.nan, value)
+
     def _exponent(self, size: np.ndarray) -> np.ndarray:
         # frexp's mantissa lies in [0.5, 1), the format's in [1, 2). Subnormals share
         # the lowest exponent.
         _, above = np.frexp(size)
-        lowest = 1 - self.bias
+        lowest = self._lowest_exponent
         return np.where(size == 0, lowest, np.maximum(above - 1, lowest))
 
-    def _checked(self, codes: np.ndarray | int) -> np.ndarray:
-        given, codes = codes, _array(codes)
-        highest = 2**self.bits - 1
-        if not codes.size:
-            return codes.astype(np.int64)  # numpy makes an empty list float64
-        if codes.dtype.kind not in "iu" and not _all_are(int, codes):
+    def _size_beyond(self, what: str, policy: str | None) -> float:
+        if policy is None:
+            standard = {"ieee": "inf", "fn": "nan", "fnuz": "nan", "finite": "saturate"}
+            policy = standard[self.specials]
+        _require_one_of(what, policy, OVERFLOWS)
+        missing = (policy == "inf" and self.specials != "ieee") or (
+            policy == "nan" and self.specials == "finite"
+        )
+        if missing:
+            others = "saturate" if self.specials == "finite" else "saturate or nan"
             raise InputError(
-                f"codes of dtype {codes.dtype} ({_shown(given)}): {self.name} codes "
+                f"{what} was {policy!r}, and {self.name} has none: choose {others}."
+            )
+        return {"inf": math.inf, "saturate": self.max, "nan": math.nan}[policy]
+
+    def _checked(self, codes: np.ndarray | int) -> np.ndarray:
+        given, codes = codes, array_of(codes)
+        highest = 2**self.bits - 1
+        dtype = np.uint64 if self.bits == 64 else np.int64
+        if not codes.size and not hasattr(given, "dtype"):
+            return codes.astype(dtype)  # numpy makes an empty list float64
+        if codes.dtype.kind not in "iu" and not all_are(int, codes):
+            raise InputError(
+                f"codes of dtype {codes.dtype} ({shown(given)}): {self.name} codes "
                 f"are integers from 0 to {highest}."
             )
-        wrong = codes[(codes < 0) | (codes >> (self.bits - 1) > 1)].tolist()
+        wrong = codes[(codes < 0) | (codes > highest)].tolist()
         if wrong:
             raise InputError(
-                f"code {_shown(wrong[0])}: {self.name} codes are 0 to {highest}."
+                f"code {shown(wrong[0])}: {self.name} codes are 0 to {highest}."
             )
-        return codes.astype(np.int64)
+        return codes.astype(dtype)
 
-    def _kind(self, exponent: int, fraction: int) -> str:
-        if exponent == 2**self.exponent_bits - 1:
-            return "nan" if fraction else "inf"
-        if exponent == 0:
-            return "subnormal" if fraction else "zero"
+    def _kind(self, code: int) -> str:
+        size_code = code & self._all_ones
+        if any(code in codes for codes in self.nan_codes):
+            return "nan"
+        if size_code == self.infinity_code:
+            return "inf"
+        if self.zero and size_code >> self.fraction_bits == 0:
+            return "subnormal" if size_code else "zero"
         return "normal"
 
+    def _require_whole(self, what: str, lowest: int, highest: int) -> None:
+        given = getattr(self, what)
+        if type(given) is not int or not lowest <= given <= highest:
+            raise InputError(
+                f"{what} was {shown(given)}: give a whole number from {lowest} to "
+                f"{highest}: float64 must hold every value."
+            )
 
-def _reals(x: np.ndarray | float) -> np.ndarray:
-    array = _array(x)
-    exact = _all_are(numbers.Real, array)
-    try:
-        with np.errstate(over="ignore"):  # np.longdouble may reach further
-            return array.astype(np.float64, casting="unsafe" if exact else "same_kind")
-    except OverflowError:
+    def _require_possible_specials(self) -> None:
+        _require_one_of("specials", self.specials, SPECIALS)
+        wrong = None
+        if self.specials == "ieee" and not self.fraction_bits:
+            wrong = "without fraction bits no code is left for NaN"
+        elif self.specials == "fnuz" and not self.signed:
+            wrong = "NaN takes the code of -0, which an unsigned format lacks"
+        elif self._max_code >> self.fraction_bits < self.zero:
+            wrong = "no code is left for a normal number"
+        if wrong:
+            raise InputError(
+                f"specials was {self.specials!r}, but {wrong}: choose another rule, or "
+                "give more bits."
+            )
+        if self.signed and not self.zero:
+            raise InputError(
+                "zero was False and signed True: only an unsigned format can do "
+                "without a zero, so give signed=False too."
+            )
+
+    def _require_within_float64(self) -> None:
+        top = self._max_code >> self.fraction_bits
+        lowest, highest = top - 1023, 1022 + self.zero
+        if lowest > highest:
+            raise InputError(
+                f"exponent_bits was {self.exponent_bits}: with specials "
+                f"{self.specials!r} its largest number is beyond float64, so give fewer."
+            )
+        if type(self.bias) is not int or not lowest <= self.bias <= highest:
+            raise InputError(
+                f"bias was {shown(self.bias)}: give a whole number from {lowest} to "
+                f"{highest}, so that float64 holds every value of {self.name}."
+            )
+
+
+def _require_one_of(what: str, given: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(given, str) or given not in allowed:
         raise InputError(
-            f"{_shown(x)} is beyond float64, whose largest number is about 1.8e308: "
-            "give smaller numbers, or inf."
-        ) from None
-    except (TypeError, ValueError):
-        raise InputError(_no_number(x)) from None
-
-
-def _array(x: Any) -> np.ndarray:
-    try:
-        return np.asarray(x)
-    except Exception:
-        if not hasattr(x, "detach"):
-            raise InputError(_no_number(x)) from None
-        raise InputError(
-            f"numpy cannot read this tensor ({_shown(x)}): pass x.detach().cpu(), a "
-            "sparse one through to_dense() too, bfloat16 through double()."
-        ) from None
-
-
-def _all_are(kind: type, array: np.ndarray) -> bool:
-    """Say whether Python objects of `kind` fill `array`, e.g. ints beyond int64."""
-    return array.dtype == object and all(
-        isinstance(one, kind) and not isinstance(one, bool) for one in array.flat
-    )
-
-
-def _no_number(x: Any) -> str:
-    return f"{_shown(x)} is no real number, nor an array of them: give numbers."
-
-
-def _shown(x: Any) -> str:
-    try:
-        return " ".join(f"{x!r}".split())[:60]
-    except Exception:  # ints above 4300 digits have no repr
-        return f"<{type(x).__name__}>"
+            f"{what} was {shown(given)}: choose from {', '.join(allowed)}."
+        )
 
 
 FORMATS = {
     fmt.name: fmt
     for fmt in (
+        FloatFormat("float64", 11, 52),
         FloatFormat("float32", 8, 23),
         FloatFormat("tfloat32", 8, 10),
         FloatFormat("float16", 5, 10),
         FloatFormat("bfloat16", 8, 7),
+        FloatFormat("float8_e4m3fn", 4, 3, specials="fn"),
+        FloatFormat("float8_e5m2", 5, 2),
+        FloatFormat("float8_e4m3fnuz", 4, 3, specials="fnuz"),
+        FloatFormat("float8_e5m2fnuz", 5, 2, specials="fnuz"),
+        FloatFormat("float8_e8m0fnu", 8, 0, specials="fn", signed=False, zero=False),
+        FloatFormat("float6_e3m2fn", 3, 2, specials="finite"),
+        FloatFormat("float6_e2m3fn", 2, 3, specials="finite"),
+        FloatFormat("float4_e2m1fn", 2, 1, specials="finite"),
     )
 }
 
 
 def get(name: str) -> FloatFormat:
-    """Return the format called `name`; raise InputError that lists the names."""
-    if not isinstance(name, str) or name not in FORMATS:
-        raise InputError(f"unknown format {name!r}: choose from {', '.join(FORMATS)}.")
-    return FORMATS[name]
+    """Return the format called `name`; raise InputError that suggests names."""
+    if isinstance(name, str) and name in FORMATS:
+        return FORMATS[name]
+    close = difflib.get_close_matches(str(name).lower(), FORMATS, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? All are" if close else "choose from"
+    raise InputError(f"unknown format {shown(name)}: {hint} {', '.join(FORMATS)}.")

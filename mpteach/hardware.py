@@ -78,7 +78,7 @@ def product_ratio(dtype: str, device: str, size: int | None = None) -> float:
     if type(size) is not int or size < 1:
         raise InputError(f"size was {size!r:.60}: give a whole number of at least 1.")
     plain, other = _product("float32", device, size), _product(dtype, device, size)
-    with _one_thread():
+    with one_thread():
         times = [
             (_seconds(plain, device), _seconds(other, device)) for _ in range(_RUNS)
         ]
@@ -210,7 +210,7 @@ def _onednn() -> bool:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Hold torch to one CPU core: threads that wait for a busy core distort a ratio."""
     import torch
 

@@ -63,11 +63,27 @@ class Record:
         """Return this record with other seeds and data, dated now."""
         return replace(self, seeds=seeds, data=data, date=_now())
 
-    def save(self, path: str | Path) -> None:
-        """Write the record to `path` at once: a reader sees the old file or the new one."""
+    def text(self) -> str:
+        """Return the record as its file holds it: JSON, with a checksum.
+
+        Raises ValueError for numbers that are not finite, which JSON has not.
+        """
         content = {"schema": SCHEMA, **asdict(self)}
-        text = json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
-        write_atomically(Path(path), f"{text}\n".encode())
+        return json.dumps({**content, "checksum": _checksum(content)}, allow_nan=False)
+
+    def save(self, path: str | Path) -> None:
+        """Write the record to `path` at once: a reader sees the old file or the new one.
+
+        Raises InputError where that cannot be done.
+        """
+        content = f"{self.text()}\n".encode()
+        try:
+            write_atomically(Path(path), content)
+        except OSError as error:
+            raise InputError(
+                f"{str(path)!r} could not be written ({error.strerror}) and holds what "
+                "it held before: make room or give another --out."
+            ) from error
 
 
 _TYPES = {
@@ -99,6 +115,25 @@ def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
         sources=source_digest(),
         data={},
     )
+
+
+def resume(fresh: Record, path: Path) -> Record:
+    """Return `fresh`, or the record at `path` where there is one to go on from.
+
+    Raises InputError where `path` holds another thing, or a record that these settings,
+    this machine or these sources would not have begun.
+    """
+    if not path.exists():
+        return fresh
+    old = load(path)
+    for what, begun, now in _differences(old, fresh):
+        raise InputError(
+            f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
+            "give another --out, or the same settings."
+        )
+    if fresh.command in old.command.split(" && "):
+        return old
+    return replace(old, command=f"{old.command} && {fresh.command}")
 
 
 def committed(name: str) -> Record:
@@ -141,6 +176,16 @@ def source_digest() -> str:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _differences(old: Record, fresh: Record) -> list[tuple[str, object, object]]:
+    pairs = [
+        ("experiment", old.experiment, fresh.experiment),
+        *((key, old.settings.get(key), now) for key, now in fresh.settings.items()),
+        *((key, old.machine.get(key), now) for key, now in fresh.machine.items()),
+        ("package sources", old.sources, fresh.sources),
+    ]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _parse(path: Path) -> dict:

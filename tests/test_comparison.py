@@ -58,7 +58,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, stop_at):
 
     with pytest.raises(KeyboardInterrupt):
         comparison.run(begin(), NAMES, range(2), CORPUS, path, stop)
-    kept = comparison.resume(begin(), path)
+    kept = records.resume(begin(), path)
     todo = comparison.missing(kept, NAMES, range(2))
     assert todo and len(todo) + len(kept.data["runs"]) == 4
     assert losses(comparison.run(kept, NAMES, range(2), CORPUS, path)) == losses(whole)
@@ -67,7 +67,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(tmp_path, stop_at):
 def test_more_seeds_and_recipes_are_added_to_a_record(tmp_path):
     path = tmp_path / "out.json"
     comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
-    kept = comparison.resume(begin(), path)
+    kept = records.resume(begin(), path)
     record = comparison.run(kept, ["fp32", "bf16"], range(2), CORPUS, path)
     assert len(record.data["runs"]) == 4 and record.seeds == [0, 1]
 
@@ -76,7 +76,7 @@ def test_a_finished_record_is_not_rewritten(tmp_path):
     path = tmp_path / "out.json"
     comparison.run(begin(), NAMES, range(1), CORPUS, path)
     before = path.read_bytes()
-    comparison.run(comparison.resume(begin(), path), NAMES, range(1), CORPUS, path)
+    comparison.run(records.resume(begin(), path), NAMES, range(1), CORPUS, path)
     assert path.read_bytes() == before
 
 
@@ -94,7 +94,7 @@ def test_a_record_begun_otherwise_is_refused_and_kept(tmp_path, change, named):
     comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
     before = path.read_bytes()
     with pytest.raises(InputError, match=f"was begun with {named}.*another --out"):
-        comparison.resume(change(begin()), path)
+        records.resume(change(begin()), path)
     assert path.read_bytes() == before
 
 
@@ -133,7 +133,7 @@ def test_an_error_of_another_kind_is_not_hidden(tmp_path, monkeypatch):
 def test_what_is_lacking_is_remembered_from_call_to_call(tmp_path):
     path = tmp_path / "out.json"
     comparison.run(begin(), ["fp32", "tf32"], range(1), CORPUS, path)
-    record = comparison.resume(begin(), path)
+    record = records.resume(begin(), path)
     record = comparison.run(record, ["fp32", "fp16"], range(1), CORPUS, path)
     assert set(record.data["unavailable"]) == {"tf32", "fp16"}
 
@@ -143,8 +143,8 @@ def test_another_command_is_added_to_the_first(tmp_path):
     comparison.run(begin(), ["fp32"], range(1), CORPUS, path)
     # A part of the first command's text is another command all the same.
     other = replace(begin(), command=begin().command[:-1])
-    assert comparison.resume(other, path).command.endswith("&& " + other.command)
-    assert comparison.resume(begin(), path).command == begin().command
+    assert records.resume(other, path).command.endswith("&& " + other.command)
+    assert records.resume(begin(), path).command == begin().command
 
 
 def two_seeds(tmp_path):

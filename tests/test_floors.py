@@ -12,10 +12,26 @@ from mpteach.course import ROOT
 
 FLOORS = {
     "base": ["", "errors", "files", "course"],
-    "numbers": ["formats", "rounding", "accumulation"],
+    "numbers": [
+        "inputs",
+        "quanta",
+        "formats",
+        "rounding",
+        "accumulation",
+        "libraries",
+    ],
     "mechanisms": ["loss_scaling", "master_weights", "autocast", "debugging"],
     "budgets": ["memory", "hardware"],
-    "experiments": ["recipes", "data", "gpt", "training", "records", "comparison"],
+    "experiments": [
+        "recipes",
+        "data",
+        "gpt",
+        "training",
+        "records",
+        "comparison",
+        "products",
+        "benchmarks",
+    ],
     "presentation": ["figures", "style", "claims"],
     "doors": [
         "widgets",

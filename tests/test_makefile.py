@@ -79,14 +79,39 @@ def test_the_makefile_keeps_to_what_make_3_81_knows():
         assert later not in MAKEFILE
 
 
-def test_ci_is_make_test_and_nothing_cleverer():
-    lines = (ROOT / ".ci" / "run").read_text().splitlines()
-    code = [line for line in lines if not line.startswith("#")]
-    assert code == ['cd "$(dirname "$0")/.." && exec make test']
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+@pytest.mark.parametrize(
+    ("tools", "asked"),
+    [
+        ({"id": "echo 0", "apt-get": "exit 100"}, ["update"]),
+        ({"id": "echo 0", "apt-get": ":"}, ["update", "install -y "]),
+        ({"id": "echo 1000", "apt-get": ":"}, []),
+        ({"id": "echo 0"}, []),
+        ({"id": "echo 0", "apt-get": ":", "chromium": ":"}, []),
+    ],
+)
+def test_ci_is_make_test_after_an_attempt_to_install_the_browser(
+    tmp_path, tools, asked
+):
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+    (tmp_path / "bin").mkdir()
+    for name, text in {"make": "echo make $*; exit 3", **tools}.items():
+        script(tmp_path / "bin" / name, f'echo "$*" >>"{tmp_path}/{name}.log"; {text}')
+    os.symlink(shutil.which("dirname"), tmp_path / "bin" / "dirname")
+    ran = subprocess.run(
+        [tmp_path / ".ci" / "run"],
+        env={"PATH": str(tmp_path / "bin")},
+        capture_output=True,
+        text=True,
+    )
+    log = tmp_path / "apt-get.log"
+    lines = log.read_text().splitlines() if log.exists() else []
+    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "make test\n", "")
+    assert len(lines) == len(asked)
+    assert all(line.startswith(start) for line, start in zip(lines, asked))
 
 
-@pytest.mark.parametrize("target", ["lab", "edit", "test", "notebooks"])
+@pytest.mark.parametrize("target", ["lab", "edit", "test", "notebooks", "bench"])
 def test_each_door_builds_the_environment_first_and_only_once(clone, target):
     assert "-m mpteach.install" in make(clone, "-n", target).stdout
     built(clone)

@@ -140,9 +140,9 @@ def test_an_absent_record_and_a_folder(tmp_path):
 def test_a_crash_while_writing_leaves_the_old_file(path, monkeypatch):
     before = path.read_text()
     monkeypatch.setattr(
-        files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("full"))
+        files.os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
     )
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(InputError, match="could not be written .full. and holds what"):
         records.load(path).save(path)
     assert path.read_text() == before and list(path.parent.iterdir()) == [path]
 

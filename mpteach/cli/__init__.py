@@ -7,10 +7,16 @@ import sys
 from typing import NoReturn
 
 from mpteach import course
-from mpteach.cli import compare, doctor, lab
+from mpteach.cli import accumulate, bench, compare, doctor, lab
 from mpteach.errors import InputError
 
-COMMANDS = {"doctor": doctor, "lab": lab, "compare": compare}
+COMMANDS = {
+    "doctor": doctor,
+    "lab": lab,
+    "compare": compare,
+    "accumulate": accumulate,
+    "bench": bench,
+}
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 
 

@@ -58,9 +58,9 @@ def _complete(fresh, names: list[str], seeds: range, corpus, out: Path) -> bool:
     """Do what the record in `out` lacks; return False where Ctrl-C ended it."""
     from tqdm import tqdm
 
-    from mpteach import comparison
+    from mpteach import comparison, records
 
-    record, steps = comparison.resume(fresh, out), fresh.settings["training"]["steps"]
+    record, steps = records.resume(fresh, out), fresh.settings["training"]["steps"]
     _name_the_unavailable(names, fresh.settings["device"])
     todo = comparison.missing(record, names, seeds)
     bar = tqdm(total=len(todo) * steps, unit="step", disable=not todo)
