@@ -22,7 +22,7 @@ ifneq ($(shell .venv/bin/python -c "" 2>/dev/null && cat $(BUILT) 2>/dev/null),$
 .PHONY: $(BUILT)
 endif
 
-.PHONY: help lab edit test notebooks bench clean
+.PHONY: help lab edit test exhaustive notebooks bench clean
 
 help: ## list the targets (this is what a bare make does)
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ edit: $(BUILT) ## open the chapters themselves, solutions included, in notebooks
 test: $(BUILT) ## run everything that must hold: unit tests and every notebook
 	@$(PINNED) .venv/bin/python -m pytest tests notebooks static/template.ipynb \
 		$(NOTEBOOK_GATE) -n 2 --dist loadfile
+
+exhaustive: $(BUILT) ## round all 2^32 float32 numbers as other libraries do (10 minutes)
+	@$(PINNED) .venv/bin/python -m tests.exhaustive
 
 notebooks: $(BUILT) ## run every notebook again and store it in canonical form
 	@$(PINNED) .venv/bin/python -m mpteach.editions

@@ -43,10 +43,10 @@ class Fields:
 class FloatFormat:
     """A sign bit, an exponent field and a fraction field, each of a width of its own.
 
-    `specials` says which codes are no numbers. "ieee": the highest exponent field is inf
-    (fraction 0) and NaN. "fn" (finite, NaN): no inf, and NaN only where exponent and
-    fraction are all ones. "fnuz" (unsigned zero): no inf, and the one NaN has the code
-    that -0 would have. "finite": neither.
+    `specials` says which codes are no numbers. "ieee": the highest exponent field is
+    inf (fraction 0) and NaN. "fn" (finite, NaN): no inf, and NaN only where exponent
+    and fraction are all ones. "fnuz" (unsigned zero): no inf, and the one NaN has the
+    code that -0 would have. "finite": neither.
 
     `bias` is subtracted from the exponent field; left out, it is half the field's
     range as in the standards. Exponent field 0 holds zero and the subnormals, or, with
@@ -93,7 +93,7 @@ class FloatFormat:
     @cached_property
     def max(self) -> float:
         """Largest finite value."""
-        return float(self._decoded(self._max_code))
+        return float(self.decode(self._max_code))
 
     @property
     def min(self) -> float:
@@ -146,7 +146,21 @@ class FloatFormat:
 
         Raises InputError for codes that are no integers or do not fit into `bits`.
         """
-        return self._decoded(self._checked(codes))
+        codes = self._checked(codes)
+        size_code = codes & self._all_ones
+        field = (size_code >> self.fraction_bits).astype(np.int64)
+        fraction = (size_code & (2**self.fraction_bits - 1)).astype(np.float64)
+        normal = field > 0 if self.zero else field >= 0
+        steps = fraction + np.where(normal, 2.0**self.fraction_bits, 0.0)
+        exponent = field - self.bias + (self.zero & ~normal) - self.fraction_bits
+        with np.errstate(over="ignore"):  # inf's code would be a number beyond float64
+            size = np.ldexp(steps, exponent.astype(np.int32))
+        size = np.where(size_code > self._max_code, math.nan, size)
+        if self.specials == "ieee":
+            size = np.where(size_code == self.infinity_code, math.inf, size)
+        if self.specials == "fnuz":
+            size = np.where(codes == self.nan_code, math.nan, size)
+        return np.where(codes > self._all_ones, -size, size)
 
     def encode(
         self,
@@ -213,7 +227,7 @@ class FloatFormat:
             raise InputError(
                 f"{self.name} has {self.bits} bits: values() lists at most 16."
             )
-        positive = self._decoded(np.arange(self._max_code + 1))
+        positive = self.decode(np.arange(self._max_code + 1))
         return np.concatenate([-positive[:0:-1], positive]) if self.signed else positive
 
     def ulp(self, x: np.ndarray | float) -> np.ndarray:
@@ -309,26 +323,6 @@ class FloatFormat:
     def _lowest_exponent(self) -> int:
         return (1 if self.zero else 0) - self.bias
 
-    def _decoded(self, codes: np.ndarray | int) -> np.ndarray:
-        codes = np.asarray(codes)
-        negative = codes > self._all_ones
-        size_code = codes & self._all_ones
-        field = (size_code >> self.fraction_bits).astype(np.int64)
-        fraction = size_code & (2**self.fraction_bits - 1)
-        normal = field > 0 if self.zero else field >= 0
-        steps = fraction + np.where(normal, 2**self.fraction_bits, 0).astype(
-            codes.dtype
-        )
-        exponent = field - self.bias + (self.zero & ~normal) - self.fraction_bits
-        with np.errstate(over="ignore"):  # inf's code would be a number beyond float64
-            size = np.ldexp(steps.astype(np.float64), exponent.astype(np.int32))
-        size = np.where(size_code > self._max_code, math.nan, size)
-        if self.specials == "ieee":
-            size = np.where(size_code == self.infinity_code, math.inf, size)
-        if self.specials == "fnuz":
-            size = np.where(codes == self.nan_code, math.nan, size)
-        return np.where(negative, -size, size)
-
     def _packed(self, y: np.ndarray) -> np.ndarray:
         # y is on the grid. A subnormal's steps are its code, and each binade above adds
         # one to the exponent field. The implied bit is in `steps`.
@@ -358,7 +352,7 @@ class FloatFormat:
         outside = x < self.min if step > 0 else x > self.max
         ordinal = ordinal + np.where(outside, 0, step)
         low, high = -self._max_code if self.signed else 0, self._max_code
-        value = self._decoded(np.abs(np.clip(ordinal, low, high)))
+        value = self.decode(np.abs(np.clip(ordinal, low, high)))
         value = np.where(ordinal < 0, -value, value)
         if self._has_negative_zero:
             value = np.where((ordinal == 0) & (x < 0), -0.0, value)
@@ -451,7 +445,7 @@ class FloatFormat:
         if lowest > highest:
             raise InputError(
                 f"exponent_bits was {self.exponent_bits}: with specials "
-                f"{self.specials!r} its largest number is beyond float64, so give fewer."
+                f"{self.specials!r} its largest number is beyond float64: give fewer."
             )
         if type(self.bias) is not int or not lowest <= self.bias <= highest:
             raise InputError(

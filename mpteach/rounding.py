@@ -47,13 +47,13 @@ def round_to(
     result on any device.
 
     `overflow`, for finite numbers that round beyond `fmt.max`: "inf", "saturate" or
-    "nan". Left out it is the format's own: inf, else NaN, else saturate. Rounding toward
-    zero ends at `max` under each of them. `infinity`, the same for infinite numbers, is
-    left out what `overflow` is. (IEEE 754-2019, 4.3 and 7.4.)
+    "nan". Left out it is the format's own: inf, else NaN, else saturate. Rounding
+    toward zero ends at `max` under each of them. `infinity`, the same for infinite
+    numbers, is left out what `overflow` is. (IEEE 754-2019, 4.3 and 7.4.)
 
     NaN stays NaN. Negative numbers become NaN in an unsigned format, and 0 the smallest
-    value in one without zero. Raises InputError for what holds no floats, and for numbers
-    that the format or the dtype of the result has no value for.
+    value in one without zero. Raises InputError for what holds no floats, and for
+    numbers that the format or the dtype of the result has no value for.
     """
     fmt = fmt if isinstance(fmt, FloatFormat) else get(fmt)
     task = _Task(fmt, fmt.grid(rounding, overflow, infinity), rounding, rng)
@@ -201,7 +201,9 @@ def _round_tensor(x: Any, task: _Task, out: Any) -> Any:
         kind = getattr(x, "dtype", type(x).__name__)
         raise InputError(f"{shown(x)} is {kind}: round_to takes tensors of floats.")
     if "_x" in str(x.dtype):
-        raise InputError(f"{x.dtype} packs several numbers into one: unpack them first.")
+        raise InputError(
+            f"{x.dtype} packs several numbers into one: unpack them first."
+        )
     if x.layout is not torch.strided or x.device.type == "meta":
         raise InputError(
             f"a tensor of layout {x.layout} on device {x.device} cannot be rounded "

@@ -4,12 +4,22 @@ import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours (2008), which stay apart for colour-blind readers.
+# Okabe and Ito's colours (2008), which stay apart for colour-blind readers, and for the
+# formats that appear in fewer figures others that stay apart from them and each other.
 COLORS = {
+    "float64": "#A6A6A6",
     "float32": "#000000",
     "tfloat32": "#009E73",
     "float16": "#D55E00",
     "bfloat16": "#0072B2",
+    "float8_e4m3fn": "#CC10B3",
+    "float8_e5m2": "#7A00F5",
+    "float8_e4m3fnuz": "#8C1A0D",
+    "float8_e5m2fnuz": "#26087D",
+    "float8_e8m0fnu": "#D9B36B",
+    "float6_e3m2fn": "#5EB838",
+    "float6_e2m3fn": "#F0B428",
+    "float4_e2m1fn": "#56B4E9",
 }
 
 

@@ -43,12 +43,29 @@ def next_up_by_numpy(code):
     return int(np.nextafter(x, np.float16(np.inf)).view(np.uint16)[0])
 
 
+def largest_by_rule(exponent_bits, fraction_bits, specials):
+    bias = 2 ** (exponent_bits - 1) - (specials != "fnuz")
+    exponent = 2**exponent_bits - 1 - (specials == "ieee")
+    fraction = 2**fraction_bits - 1 - (specials == "fn")
+    return (1 + fraction / 2**fraction_bits) * 2.0 ** (exponent - bias)
+
+
+def largest_by_factors(exponent_bits, fraction_bits, specials):
+    """The same value, from what each rule changes of the IEEE format's largest."""
+    if specials in ("ieee", "fnuz"):
+        return largest(exponent_bits, fraction_bits)
+    lost = 2 * 2.0**-fraction_bits if specials == "fn" else 2.0**-fraction_bits
+    return (2 - lost) * 2.0**2 ** (exponent_bits - 1)
+
+
 RIGHT = {
     "01-1": [lambda c: (c >> 10) % 32 - 15, lambda c: ((c & 0x7FFF) >> 10) - 15],
     "01-2": [largest, by_searching],
     "01-3": [lambda e, f: 2 * (2**f - 1), lambda e, f: 2 ** (f + 1) - 2],
     "01-4": [finer, finer_by_limits],
     "01-5": [next_up, next_up_by_numpy],
+    "01-6": [0x7F00, 0b0111_1111_0000_0000],
+    "01-7": [largest_by_rule, largest_by_factors],
 }
 
 WRONG = {
@@ -112,6 +129,48 @@ WRONG = {
         (lambda c: 0x7E00 if c == 0x7BFF else next_up(c), "landed on a NaN"),
         (lambda c: float(np.uint16(c).view(np.float16)) + 2.0**-10, "give a code"),
     ],
+    "01-6": [
+        (0x3F00, "0.5 itself"),
+        (0xBF00, "The sign bit"),
+        (0x3F01, "A fraction bit"),
+        (0x3F40, "A fraction bit"),
+        (0x1F00, "weighs more"),
+        (0x3F80, "weighs more"),
+        (0x7F80, "in more than one bit"),
+        (0x7800, "in float16"),
+        (14, "in more than one bit"),
+        (2.0**127, "after the flip"),
+        ("0x7F00", "without quotes"),
+    ],
+    "01-7": [
+        (lambda e, f, s: largest(e, f), 'With "fn" and 4 exponent'),
+        (lambda e, f, s: largest_by_rule(e, f, "fn"), "exercise 01-2"),
+        (lambda e, f, s: 448, "exercise 01-2"),
+        (
+            lambda e, f, s: largest_by_rule(e, f, "finite" if s == "fn" else s),
+            "all ones is a NaN",
+        ),
+        (
+            lambda e, f, s: largest_by_rule(e, f, "finite" if s == "fnuz" else s),
+            "which bias",
+        ),
+        (
+            lambda e, f, s: largest_by_rule(e, f, "fn" if s == "finite" else s),
+            "still a NaN",
+        ),
+        (
+            lambda e, f, s: largest_by_rule(e, f, "ieee" if s == "finite" else s),
+            "holds numbers too",
+        ),
+        (
+            lambda e, f, s: largest_by_rule(e, f, s) / (1 + (s == "fnuz")),
+            "a factor of 2",
+        ),
+        (
+            lambda e, f, s: largest_by_rule(e, f, s) - (s == "fn"),
+            "the last code that is a number",
+        ),
+    ],
 }
 # What a hint must not say: the answer, as a number or as the code of a solution.
 ANSWERS = {
@@ -120,4 +179,6 @@ ANSWERS = {
     "01-3": ["2046", "- 1)"],
     "01-4": ["2^-16", "2^-17", "2**-1"],
     "01-5": ["code + 1", "code - 1"],
+    "01-6": ["7f00", "7F00", "32512"],
+    "01-7": ["448", "57344", "- 2", "28"],
 }

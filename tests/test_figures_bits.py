@@ -14,6 +14,7 @@ from mpteach.style import COLORS
 matplotlib.use("agg")
 THREE = [formats.get(name) for name in ("float32", "float16", "bfloat16")]
 MINI = FloatFormat("mini", 3, 2)
+FEW = [fmt for fmt in formats.FORMATS.values() if fmt.bits <= 8]
 
 
 @pytest.fixture
@@ -30,7 +31,8 @@ def colors_of_row(ax, row):
 
 def expected_colors(fmt):
     sign, exponent, fraction = bits.FIELD_COLORS.values()
-    return [sign] + [exponent] * fmt.exponent_bits + [fraction] * fmt.fraction_bits
+    colors = [exponent] * fmt.exponent_bits + [fraction] * fmt.fraction_bits
+    return [sign] * fmt.signed + colors
 
 
 def texts(ax):
@@ -64,6 +66,28 @@ def test_a_layout_has_a_box_a_bit_in_its_field(ax):
     assert not overlapping(ax)
 
 
+def test_a_layout_of_the_family_is_legible():
+    large = [fmt for fmt in formats.FORMATS.values() if fmt.bits > 8]
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    for ax, shown in zip(
+        figure.subplots(2, height_ratios=[5, 8]), (large, FEW), strict=True
+    ):
+        bits.plot_layout(shown, ax)
+        for row, fmt in enumerate(shown):
+            assert colors_of_row(ax, row) == expected_colors(fmt)
+        assert not overlapping(ax)
+        assert all(text.get_fontsize() >= 10 for text in ax.texts)
+
+
+def test_an_unsigned_format_has_no_sign(ax):
+    scale = formats.get("float8_e8m0fnu")
+    bits.plot_layout([scale], ax)
+    assert texts(ax) == ["8 exponent"]
+    ax.clear()
+    bits.plot_fields([scale], 0.25, ax)
+    assert texts(ax) == [*"01111101", "= 0.25"]
+
+
 def test_fields_show_every_digit_and_the_value(ax):
     bits.plot_fields(THREE, -0.15625, ax)
     for row, fmt in enumerate(THREE):
@@ -92,6 +116,22 @@ def test_values_stand_on_the_number_line_by_kind(ax):
     assert ax.get_xlabel() == "finite values of mini" and not overlapping(ax)
 
 
+def test_powers_have_a_stroke_for_each_positive_value(ax):
+    bits.plot_powers(FEW, ax)
+    for row, fmt in enumerate(FEW):
+        normal, low = ax.collections[2 * row : 2 * row + 2]
+        strokes = [np.array(lines.get_segments()) for lines in (normal, low)]
+        drawn = [2.0 ** found[:, 0, 0] for found in strokes if len(found)]
+        positive = fmt.values()[fmt.values() > 0]
+        np.testing.assert_allclose(np.sort(np.concatenate(drawn)), positive)
+        assert len(strokes[1]) == (positive < fmt.smallest_normal).sum()
+        for found in strokes:
+            assert not len(found) or found[..., 1].mean() == pytest.approx(row)
+        assert to_hex(normal.get_color()[0]).upper() == COLORS[fmt.name]
+    assert texts(ax) == [f"up to {fmt.max:g}" for fmt in FEW]
+    assert not overlapping(ax)
+
+
 def test_ranges_reach_from_the_smallest_to_the_largest_value(ax):
     bits.plot_ranges(THREE, ax)
     normal, pale = ax.patches[0::2], ax.patches[1::2]
@@ -108,7 +148,7 @@ def test_ranges_reach_from_the_smallest_to_the_largest_value(ax):
     assert not overlapping(ax)
 
 
-@pytest.mark.parametrize("fmt", [MINI, *THREE[1:]], ids=lambda fmt: fmt.name)
+@pytest.mark.parametrize("fmt", [MINI, *THREE[1:], *FEW], ids=lambda fmt: fmt.name)
 def test_per_binade_counts_the_values(fmt):
     exponents = np.arange(-140, 130)
     values = fmt.values()

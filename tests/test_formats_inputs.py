@@ -57,7 +57,9 @@ def test_each_limit_of_the_bias_can_be_reached():
     for bias in (-993, 1023):
         fmt = FloatFormat("mine", 5, 2, bias)
         assert 0 < fmt.smallest_subnormal < fmt.max < math.inf
-        np.testing.assert_array_equal(fmt.decode(fmt.encode(fmt.values())), fmt.values())
+        np.testing.assert_array_equal(
+            fmt.decode(fmt.encode(fmt.values())), fmt.values()
+        )
 
 
 @pytest.mark.parametrize(("name", "said"), [
@@ -121,7 +123,8 @@ def test_what_is_no_number(verb, x):
 @pytest.mark.parametrize("x", [
     np.arange(3), np.ones(2, complex), np.array(["1"]), np.array([1.0], object),
     np.ones(2, np.longdouble), np.ones(2, bool), np.timedelta64(3, "s"),
-    np.ones(2, ml_dtypes.int4), np.zeros(2, [("a", "f4")]), torch.arange(3), np.int64(1),
+    np.ones(2, ml_dtypes.int4), np.zeros(2, [("a", "f4")]), torch.arange(3),
+    np.int64(1),
 ])  # fmt: skip
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_array_of_no_floats_is_refused_with_its_dtype(verb, x):
@@ -186,7 +189,9 @@ def test_no_ulp_and_no_list_where_there_is_none():
 
 @pytest.mark.parametrize("name", ["float6_e3m2fn", "float6_e2m3fn", "float4_e2m1fn"])
 def test_nan_has_no_code_in_a_finite_format(name):
-    with pytest.raises(InputError, match=f"nan has no code in {name}, which has no NaN"):
+    with pytest.raises(
+        InputError, match=f"nan has no code in {name}, which has no NaN"
+    ):
         FORMATS[name].encode([1.0, math.nan])
 
 
@@ -251,7 +256,9 @@ def test_arrays_of_any_shape_order_and_access():
         assert codes.shape == x.shape and codes.dtype == np.int64
         np.testing.assert_array_equal(codes.ravel(), expected)
         np.testing.assert_array_equal(MINI.decode(codes).shape, x.shape)
-    np.testing.assert_array_equal(MINI.encode(x[::-1, ::2, 1]), MINI.encode(x)[::-1, ::2, 1])
+    np.testing.assert_array_equal(
+        MINI.encode(x[::-1, ::2, 1]), MINI.encode(x)[::-1, ::2, 1]
+    )
     for shape in ((), (0,), (2, 0, 3)):
         empty = np.zeros(shape)
         for verb in ("encode", "ulp", "next_up", "next_down"):

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from oracles import EXACT_MODES, assert_same, by_table, critical, sizes
@@ -63,6 +64,26 @@ def test_critical_points_round_as_a_search_of_the_values_does(fmt, mode):
     expected = by_table(fmt, x, mode, own, own)
     assert_same(round_to(x, fmt, mode), expected, x)
     assert_same(fmt.decode(fmt.encode(x, mode)), expected, x)
+
+
+@pytest.mark.parametrize("bias", range(122, 152))
+def test_float32_input_near_the_smallest_numbers_of_float32(bias):
+    fmt = FloatFormat("tiny", 3, 3, bias=bias)
+    x = critical(fmt, np.float32)
+    for mode in EXACT_MODES:
+        expected = by_table(fmt, x.astype(np.float64), mode, math.inf, math.inf)
+        held = (expected.astype(np.float32) == expected) | np.isnan(expected)
+        assert_same(round_to(x[held], fmt, mode), expected[held], x[held])
+        if not held.all():
+            with pytest.raises(InputError, match="float32 cannot hold it"):
+                round_to(x, fmt, mode)
+
+
+def test_a_grid_finer_than_that_of_float32_leaves_float32_alone():
+    fmt = FloatFormat("fine", 3, 23, bias=128)
+    x = np.array([2.0**-149, 2.0**-127, 1.25 * 2.0**-126, -(2.0**-148)], np.float32)
+    for mode in EXACT_MODES:
+        assert_same(round_to(x, fmt, mode), x, x)
 
 
 @REPEATABLE

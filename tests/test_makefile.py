@@ -111,7 +111,9 @@ def test_ci_is_make_test_after_an_attempt_to_install_the_browser(
     assert all(line.startswith(start) for line, start in zip(lines, asked))
 
 
-@pytest.mark.parametrize("target", ["lab", "edit", "test", "notebooks", "bench"])
+@pytest.mark.parametrize(
+    "target", ["lab", "edit", "test", "exhaustive", "notebooks", "bench"]
+)
 def test_each_door_builds_the_environment_first_and_only_once(clone, target):
     assert "-m mpteach.install" in make(clone, "-n", target).stdout
     built(clone)

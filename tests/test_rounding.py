@@ -148,7 +148,9 @@ def test_exact_agrees_with_rounding_at_critical_points(fmt):
     x = x[np.abs(x) <= fmt.max]
     for mode in EXACT_MODES:
         ours = [exact(number, fmt.name, mode) for number in x.tolist()]
-        assert ours == [Fraction(y) for y in round_to(x, fmt, mode, "saturate").tolist()]
+        assert ours == [
+            Fraction(y) for y in round_to(x, fmt, mode, "saturate").tolist()
+        ]
 
 
 def test_exact_takes_numbers_that_no_float_holds():

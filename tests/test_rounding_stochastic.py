@@ -118,7 +118,9 @@ def test_one_seed_gives_one_result_however_the_numbers_are_held(monkeypatch):
     assert_same(stochastic(x, "float16"), expected, x)
 
 
-@pytest.mark.parametrize("rng", [None, 1, "seed", np.random.RandomState(0), torch.ones(1)])
+@pytest.mark.parametrize(
+    "rng", [None, 1, "seed", np.random.RandomState(0), torch.ones(1)]
+)
 def test_without_a_generator_it_is_one_sentence(rng):
     with pytest.raises(InputError, match="stochastic rounding needs a generator, e.g."):
         round_to(np.ones(2), "float16", "stochastic", rng=rng)

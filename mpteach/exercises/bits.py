@@ -138,6 +138,64 @@ def _next_up(answer: Callable) -> str:
     return ""
 
 
+@exercise("01-6")
+def _worst_flip(answer: int) -> str:
+    brain = formats.get("bfloat16")
+    start = int(brain.encode(0.5))
+    flips = {start ^ 2**bit: bit for bit in range(brain.bits)}
+    worst = max(flips, key=lambda code: abs(float(brain.decode(code)) - 0.5))
+    if isinstance(answer, str):
+        return "Give the code as an integer, without quotes."
+    if answer == worst:
+        return ""
+    if answer == start:
+        return "That is the code of 0.5 itself: flip one of its bits."
+    if answer == float(brain.decode(worst)):
+        return "That is the value after the flip. Give its hex code."
+    if answer == formats.get("float16").encode(0.5) ^ 2**14:
+        return "That is the code in float16: choose bfloat16 from the explorer's list."
+    if answer not in flips:
+        return "That code differs from the one of 0.5 in more than one bit."
+    if flips[answer] == brain.bits - 1:
+        return "The sign bit moves 0.5 by 1 only: the other fields can do worse."
+    if flips[answer] < brain.fraction_bits:
+        return "A fraction bit moves 0.5 by less than 0.5: try the other fields."
+    return "The right field, but another of its bits weighs more."
+
+
+@exercise("01-7")
+def _largest_by_rule(answer: Callable) -> str:
+    widths = ((4, 3), (5, 2), (3, 2), (2, 1))
+    for rule in ("ieee", "fn", "fnuz", "finite"):
+        for exponent_bits, fraction_bits in widths:
+            found = answer(exponent_bits, fraction_bits, rule)
+            by_rule = {
+                other: FloatFormat("case", exponent_bits, fraction_bits, specials=other)
+                for other in formats.SPECIALS
+            }
+            if found != by_rule[rule].max:
+                case = f"{exponent_bits} exponent and {fraction_bits} fraction bits"
+                return _hint_on_rule(found, rule, by_rule, case)
+    return ""
+
+
+def _hint_on_rule(
+    found: float, rule: str, by_rule: dict[str, FloatFormat], case: str
+) -> str:
+    right = by_rule[rule]
+    if rule == "ieee":
+        return f'With "ieee" it is the number of exercise 01-2. Check it for {case}.'
+    if found == by_rule["ieee"].max:
+        return f'With "{rule}" and {case} the highest exponent field holds numbers too.'
+    if found in (right.max / 2, 2 * right.max):
+        return f'With "{rule}" and {case} you are off by a factor of 2: which bias?'
+    if rule == "fn" and found == by_rule["finite"].max:
+        return f'With "fn" and {case}, all ones is a NaN: take the code before it.'
+    if found == by_rule["fn"].max:
+        return f'With "{rule}" and {case}, is the code of all ones still a NaN?'
+    return f'With "{rule}" and {case}: which is the last code that is a number?'
+
+
 def _finer_reference(x: float) -> str:
     half, brain = formats.get("float16"), formats.get("bfloat16")
     gaps = {fmt.name: float(fmt.ulp(x)) for fmt in (half, brain) if abs(x) <= fmt.max}

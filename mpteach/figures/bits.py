@@ -14,18 +14,21 @@ KIND_COLORS = {"subnormal": "#B0307A", "normal": "#666666"}
 
 def plot_layout(formats: list[FloatFormat], ax: Axes) -> Axes:
     """One row of boxes a format, one box a bit, each field with its name and width."""
+    most = max(fmt.bits for fmt in formats)
     for row, fmt in enumerate(formats):
         start = 0
         for field, width in _widths(fmt).items():
             for bit in range(start, start + width):
                 ax.add_patch(_box(bit, row, FIELD_COLORS[field]))
-            label = f"{width} {field}" if width > 4 else str(width)
+            # The name of a field that is wide enough for it on the page.
+            label = f"{width} {field}" if 8 * width > most else str(width)
             # A patch of the field's own colour keeps box edges out of the label.
             patch = {"facecolor": FIELD_COLORS[field], "edgecolor": "none", "pad": 2}
             middle = start + width / 2
             ax.text(middle, row, label, ha="center", va="center", bbox=patch)
             start += width
-    ax.text(0.5, -0.36, "sign", ha="center", va="bottom")
+    if formats[0].signed:
+        ax.text(0.5, -0.36, "sign", ha="center", va="bottom")
     _as_boxes(ax, formats)
     ax.set_ylim(len(formats) - 0.5, -0.7)
     return ax
@@ -68,6 +71,26 @@ def plot_values(fmt: FloatFormat, ax: Axes) -> Axes:
     return ax
 
 
+def plot_powers(formats: list[FloatFormat], ax: Axes) -> Axes:
+    """One row a format: each positive value a stroke at its log2, subnormals longer."""
+    for row, fmt in enumerate(formats):
+        values, color = fmt.values(), COLORS[fmt.name]
+        for is_low, half in ((False, 0.2), (True, 0.32)):
+            chosen = values[(values > 0) & ((values < fmt.smallest_normal) == is_low)]
+            ax.vlines(np.log2(chosen), row - half, row + half, color=color, lw=0.8)
+        place = {"xytext": (8, 0), "va": "center", "textcoords": "offset points"}
+        ax.annotate(f"up to {fmt.max:g}", (np.log2(fmt.max), row), **place)
+    lowest = np.log2(min(fmt.smallest_subnormal for fmt in formats))
+    highest = np.log2(max(fmt.max for fmt in formats))
+    reach = highest - lowest
+    ax.set_yticks(range(len(formats)), labels=[fmt.name for fmt in formats])
+    ax.set(ylim=(len(formats) - 0.5, -0.6), xlabel="power of two")
+    ax.set_xlim(lowest - 0.03 * reach, highest + 0.22 * reach)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
 def plot_ranges(formats: list[FloatFormat], ax: Axes) -> Axes:
     """From smallest to largest positive value, log2; the pale part is subnormal."""
     for row, fmt in enumerate(formats):
@@ -95,9 +118,13 @@ _PLACES = (
 
 
 def per_binade(fmt: FloatFormat, exponents: np.ndarray) -> np.ndarray:
-    """Count the values of `fmt` in [2^e, 2^(e+1)) for each integer of `exponents`."""
+    """Count the values of `fmt` in [2^e, 2^(e+1)) for each integer of `exponents`.
+
+    The highest of these intervals may be cut short by codes that are no numbers.
+    """
     starts = np.ldexp(1.0, exponents)
-    counts = starts / fmt.ulp(starts)
+    gaps = fmt.ulp(starts)
+    counts = np.minimum(starts, fmt.max - starts + gaps) / gaps
     inside = (starts >= fmt.smallest_subnormal) & (starts <= fmt.max)
     return np.where(inside, counts, 0).astype(int)
 
@@ -117,7 +144,9 @@ def plot_density(formats: list[FloatFormat], exponents: np.ndarray, ax: Axes) ->
 
 
 def _widths(fmt: FloatFormat) -> dict[str, int]:
-    return {"sign": 1, "exponent": fmt.exponent_bits, "fraction": fmt.fraction_bits}
+    widths = fmt.signed, fmt.exponent_bits, fmt.fraction_bits
+    named = zip(FIELD_COLORS, map(int, widths), strict=True)
+    return {field: width for field, width in named if width}
 
 
 def _box(bit: int, row: int, color: str) -> Rectangle:
