@@ -16,7 +16,12 @@ EXPERIMENT = "comparison"
 
 
 def begin(
-    size: str, settings: training.Settings, corpus: Corpus, device: str, command: str
+    size: str,
+    settings: training.Settings,
+    corpus: Corpus,
+    device: str,
+    command: str,
+    experiment: str = EXPERIMENT,
 ) -> Record:
     """Return an empty record; raise InputError for a bad size, device or text."""
     _require_device(device)
@@ -34,7 +39,7 @@ def begin(
         "device": device,
         "threads": torch.get_num_threads(),
     }
-    empty = records.begin(EXPERIMENT, shared, command, device)
+    empty = records.begin(experiment, shared, command, device)
     return empty.with_data([], {"runs": [], "unavailable": {}})
 
 

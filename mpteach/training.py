@@ -6,10 +6,12 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from mpteach import formats
 from mpteach.data import Corpus, windows
@@ -25,9 +27,10 @@ MOST = 1_000_000  # beyond any run of this course: a slip of the keyboard is tol
 class Settings:
     """What every run of a comparison shares, beside model and text.
 
-    The learning rate rises linearly over `warmup_steps`, then stays. `beta2` is GPT-3's
+    The learning rate rises linearly over `warmup_steps`. `beta2` is GPT-3's
     (Brown et al. 2020, appendix B), not torch's 0.999: in bfloat16 0.999 v rounds back to v.
-    Gradient shares are taken at step 1 and at every `gradient_every`-th step.
+    From there on it falls along half a cosine to `final_rate` times its peak at the last
+    step. Gradient shares are taken at step 1 and at every `gradient_every`-th step.
     Raises InputError for a value that no run can have.
     """
 
@@ -38,6 +41,7 @@ class Settings:
     beta2: float = 0.95
     validation_batches: int = 20
     gradient_every: int = 50
+    final_rate: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "validation_batches", "gradient_every"):
@@ -49,6 +53,9 @@ class Settings:
                 raise InputError(
                     f"{name} was {value!r}: give a number between 0 and {highest}."
                 )
+        rate = self.final_rate
+        if not isinstance(rate, int | float) or not 0 <= rate <= 1:
+            raise InputError(f"final_rate was {rate!r}: give a number from 0 to 1.")
 
     def is_sampled(self, step: int) -> bool:
         """Whether gradient shares are taken at `step`; such steps are not timed."""
@@ -90,6 +97,12 @@ class Run:
     peak_reserved_bytes: int | None = None
 
 
+def adamw(model: nn.Module, settings: Settings) -> Optimizer:
+    """Return torch's AdamW, as it comes, on the parameters of `model`."""
+    betas = (0.9, settings.beta2)
+    return torch.optim.AdamW(model.parameters(), settings.learning_rate, betas)
+
+
 def train(
     model: nn.Module,
     corpus: Corpus,
@@ -97,18 +110,20 @@ def train(
     settings: Settings,
     seed: int,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    make_optimizer: Callable[..., Optimizer] = adamw,
+    make_scaler: Callable[..., Any] = torch.amp.GradScaler,
 ) -> Run:
     """Train `model` in place, where it lies, on batches drawn by `seed`; return the Run.
 
     The model has a `config.sequence` and maps tokens [B, T] to logits [B, T, V].
-    `on_step(step, loss)` is called after every step. AdamW is torch's own, as it comes.
+    `on_step(step, loss)` is called after every step. `make_optimizer(model, settings)`
+    and `make_scaler(device, enabled=...)` may put others in place of torch's own.
     """
     run, device = Run(recipe.name, seed), next(model.parameters()).device.type
     learning, held_out = corpus.split(device, model.config.sequence)
     model.to(getattr(torch, recipe.weights))
-    betas = (0.9, settings.beta2)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas)
-    scaler = torch.amp.GradScaler(device, enabled=recipe.scale_loss)
+    optimizer = make_optimizer(model, settings)
+    scaler = make_scaler(device, enabled=recipe.scale_loss)
     batches = _batches(learning, model.config.sequence, settings, seed)
     _reset_peak(device)
     with _tf32(recipe.tf32):
@@ -130,10 +145,7 @@ def train(
                 break
     _note_peak(run, device)
     if not run.non_finite_step:
-        run.final_loss = statistics.fmean(run.losses[-20:])
-        found = evaluate(model, held_out, recipe, settings)
-        run.validation_loss, run.forward_tokens_per_second = found
-        run.tokens_per_second = _throughput(run, settings, model.config.sequence)
+        _note_results(run, model, held_out, recipe, settings)
     return run
 
 
@@ -199,8 +211,12 @@ def _batches(tokens: Tensor, sequence: int, settings: Settings, seed: int) -> It
 
 def _set_learning_rate(optimizer, settings: Settings, step: int) -> None:
     warm = min(1.0, step / max(1, settings.warmup_steps))
+    decaying = max(1, settings.steps - settings.warmup_steps)
+    done = max(0, step - settings.warmup_steps) / decaying
+    cosine = (1 + math.cos(math.pi * done)) / 2
+    share = settings.final_rate + (1 - settings.final_rate) * cosine
     for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * warm
+        group["lr"] = settings.learning_rate * warm * share
 
 
 def _autocast(recipe: Recipe, device: str):
@@ -253,6 +269,15 @@ def _note_scale(run: Run, step: int, scaler, scale: float) -> None:
     # A lowered scale is the only sign torch's scaler gives of a step it skipped.
     if scaler.get_scale() < scale:
         run.skipped_steps.append(step)
+
+
+def _note_results(
+    run: Run, model: nn.Module, held_out: Tensor, recipe: Recipe, settings: Settings
+) -> None:
+    run.final_loss = statistics.fmean(run.losses[-20:])
+    found = evaluate(model, held_out, recipe, settings)
+    run.validation_loss, run.forward_tokens_per_second = found
+    run.tokens_per_second = _throughput(run, settings, model.config.sequence)
 
 
 def _throughput(run: Run, settings: Settings, sequence: int) -> float | None:

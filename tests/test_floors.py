@@ -31,6 +31,12 @@ FLOORS = {
         "comparison",
         "products",
         "benchmarks",
+        "scaler_parity",
+        "gradients",
+        "updates",
+        "studies",
+        "proofs",
+        "autocast_probe",
     ],
     "presentation": ["figures", "style", "claims"],
     "doors": [

@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from mpteach import course
-from mpteach.cli import accumulate, bench, compare, doctor, lab
+from mpteach.cli import accumulate, bench, compare, doctor, lab, parity, study
 from mpteach.errors import InputError
 
 COMMANDS = {
@@ -16,6 +16,8 @@ COMMANDS = {
     "compare": compare,
     "accumulate": accumulate,
     "bench": bench,
+    "study": study,
+    "parity": parity,
 }
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 

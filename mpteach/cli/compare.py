@@ -21,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipes", nargs="+", metavar="NAME", help="default: all of them"
     )
+    add_training_arguments(parser)
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments that every command shares which trains models."""
     parser.add_argument(
         "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)"
     )
@@ -43,10 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
     # Loading torch takes a second: `mpteach --help` should not.
-    from mpteach import recipes
+    from mpteach import comparison, recipes
 
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
-    fresh, corpus = _begin(args)
+    size, settings, corpus, device = asked(args)
+    fresh = comparison.begin(size, settings, corpus, device, args.command_line)
     with files.only_writer(args.out):
         finished = _complete(fresh, names, range(args.seeds), corpus, args.out)
     if finished:
@@ -81,23 +87,22 @@ def _complete(fresh, names: list[str], seeds: range, corpus, out: Path) -> bool:
     return True
 
 
-def _begin(args: argparse.Namespace):
+def asked(args: argparse.Namespace) -> tuple:
+    """Return size, settings, corpus and device as the command line has them."""
     import torch
 
-    from mpteach import comparison, data, training
+    from mpteach import data, training
 
     training.require_count("seeds", args.seeds)
-    given = {name: getattr(args, name) for name in ("steps", "batch")}
+    names = ("steps", "batch", "final_rate")
+    given = {name: getattr(args, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     settings = replace(training.Settings(), **given)
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if args.text is None:
-        corpus = data.standard_library()
-    else:
-        _require_apart(args.out, args.text)
-        corpus = data.read_text(args.text)
-    fresh = comparison.begin(args.size, settings, corpus, device, args.command_line)
-    return fresh, corpus
+        return args.size, settings, data.standard_library(), device
+    _require_apart(args.out, args.text)
+    return args.size, settings, data.read_text(args.text), device
 
 
 def _require_apart(out: Path, text: str) -> None:

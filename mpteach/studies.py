@@ -1,0 +1,113 @@
+"""Studies: one question, the same model and text, a run for each variant and seed."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mpteach import comparison, gpt, gradients, training, updates
+from mpteach.data import Corpus
+from mpteach.errors import InputError
+from mpteach.inputs import shown
+from mpteach.records import Record
+
+
+@dataclass(frozen=True)
+class Study:
+    """What differs between studies.
+
+    `variants(device)` names the runs of one seed. `one_run(variant, seed, model, corpus,
+    settings, on_step)` trains a fresh model and returns a dict for the record.
+    """
+
+    question: str
+    variants: Callable[[str], list[str]]
+    one_run: Callable[..., dict[str, Any]]
+
+
+STUDIES = {
+    "gradients": Study(
+        "where do gradients lie, and which losses of theirs in float16 matter?",
+        gradients.variants,
+        gradients.one_run,
+    ),
+    "updates": Study(
+        "which updates does a bfloat16 weight swallow, and what does it cost?",
+        updates.variants,
+        updates.one_run,
+    ),
+}
+
+
+def begin(
+    name: str,
+    size: str,
+    settings: training.Settings,
+    corpus: Corpus,
+    device: str,
+    command: str,
+) -> Record:
+    """Return an empty record of the study `name`; raise InputError for bad input."""
+    if not isinstance(name, str) or name not in STUDIES:
+        raise InputError(
+            f"unknown study {shown(name)}: choose from {', '.join(STUDIES)}."
+        )
+    return comparison.begin(size, settings, corpus, device, command, name)
+
+
+def missing(record: Record, seeds: Iterable[int]) -> list[tuple[int, str]]:
+    """Return the (seed, variant) pairs that `record` lacks, seed by seed."""
+    done = {(run["seed"], run["variant"]) for run in record.data["runs"]}
+    names = STUDIES[record.experiment].variants(record.settings["device"])
+    return [(s, name) for s in seeds for name in names if (s, name) not in done]
+
+
+def run(
+    record: Record,
+    seeds: Iterable[int],
+    corpus: Corpus,
+    path: Path,
+    on_step: Callable[[str, int, int], None] = lambda variant, seed, step: None,
+) -> Record:
+    """Do the runs that `record` lacks, save it to `path` after each, return it complete.
+
+    `on_step(variant, seed, step)` is called after every step. Raises InputError where
+    the record cannot be saved.
+    """
+    study = STUDIES[record.experiment]
+    settings = training.Settings(**record.settings["training"])
+    for seed, variant in missing(record, seeds):
+        torch.manual_seed(seed)
+        model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
+        model.to(record.settings["device"])
+
+        def stepped(step: int, loss: float, run=(variant, seed)) -> None:
+            on_step(*run, step)
+
+        done = study.one_run(variant, seed, model, corpus, settings, stepped)
+        runs = [*record.data["runs"], {"variant": variant, **done}]
+        record = record.with_data(sorted({*record.seeds, seed}), {"runs": runs})
+        record.save(path)
+    return record
+
+
+def table(record: Record) -> str:
+    """Return medians over seeds as text: losses, and how the runs ended."""
+    lines = [f"{'variant':<18}{'seeds':>5}{'train':>9}{'held out':>10}  ended"]
+    for name in dict.fromkeys(run["variant"] for run in record.data["runs"]):
+        runs = [run for run in record.data["runs"] if run["variant"] == name]
+        cells = [_median(runs, "final_loss"), _median(runs, "validation_loss")]
+        stops = sorted({run["non_finite_step"] for run in runs} - {None})
+        ended = (
+            f"non-finite at step {', '.join(map(str, stops))}" if stops else "finite"
+        )
+        lines.append(f"{name:<18}{len(runs):>5}{cells[0]:>9}{cells[1]:>10}  {ended}")
+    return "\n".join(lines)
+
+
+def _median(runs: list[dict], key: str) -> str:
+    values = [run[key] for run in runs if run[key] is not None]
+    return f"{statistics.median(values):.4f}" if values else "-"
