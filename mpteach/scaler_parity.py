@@ -206,8 +206,12 @@ def _draw_sides(
 ) -> tuple[_Side, _Side]:
     # On a GPU some runs keep one weight on the CPU: one optimizer, two devices.
     devices = [settings.device] * 3 + [draw.choice(("cpu", settings.device))]
+    # torch's own scaler has no kernel for bfloat16 gradients on CUDA.
+    halves = torch.bfloat16 if settings.device == "cpu" else torch.float32
     start = [
-        torch.randn(shape, generator=generator).to(device, dtype)
+        torch.randn(shape, generator=generator).to(
+            device, halves if dtype == torch.bfloat16 else dtype
+        )
         for (shape, dtype), device in zip(WEIGHTS, devices)
     ]
     return _Side(settings, start, is_ours=True), _Side(settings, start, is_ours=False)
