@@ -196,18 +196,17 @@ def _lacks(library: str, fmt_name: str) -> InputError:
 
 
 _ONCE = (
-    "A result is the exact number rounded to the format, so rounded once. A pass "
-    "through float32 rounds twice: it can land on a tie that was none."
+    "The exact number is rounded once. By way of float32 it is rounded twice, and may "
+    "land on a tie that was none."
 )
 _NO_NAN = (
-    "The format has no code for NaN or infinity, and what a converted NaN becomes is "
-    "left open. We refuse it, because each of its codes is a number."
+    "The format has no code for NaN, and what becomes of one is left open: we refuse "
+    "it. Numbers beyond the largest, and infinity, become the largest."
 )
 _NAN_BITS = (
     "Which NaN comes out is left open: the payload should be kept where it fits, and "
     "one that signals comes out quiet. We give one quiet NaN for each sign."
 )
-_NOTHING_BELOW = "The format has no zero and no sign, and no rule for what has neither."
 
 
 def _between(low: float, step: float, even: bool) -> float:
@@ -233,9 +232,8 @@ DISAGREEMENTS = (
         "overflow",
         (464.0, float(np.nextafter(np.float32(464), np.float32(465))), 1e9, math.inf),
         "float32",
-        "464 is a tie and goes to the even 448. Beyond it a conversion without "
-        "saturation gives NaN, for infinity too, and one with saturation gives 448. "
-        "Without is our default.",
+        "464 is a tie and goes to the even 448. Beyond it, also for infinity, comes "
+        "NaN, our default, or with saturation 448.",
         "OFP8 1.0, conversions; Micikevicius et al. 2022, section 2",
     ),
     Disagreement(
@@ -263,15 +261,16 @@ DISAGREEMENTS = (
         "zero",
         (0.0, -0.0),
         "float32",
-        f"{_NOTHING_BELOW} We give the nearest number, 2^-127.",
+        "The format has no zero, and no rule for it: we give the nearest number, "
+        "2^-127.",
         "MX 1.0, the E8M0 scale",
     ),
     Disagreement(
         "float8_e8m0fnu",
         "negative numbers",
-        (-(2.0**-149), -1.0, -math.inf),
+        (-1.0, -(2.0**-149), -math.inf),
         "float32",
-        f"{_NOTHING_BELOW} We give NaN.",
+        "The format has no sign, and no rule for a negative number: we give NaN.",
         "MX 1.0, the E8M0 scale",
     ),
     Disagreement(
@@ -299,8 +298,7 @@ DISAGREEMENTS = (
             "NaN without a code",
             (math.nan, math.inf, get(fmt_name).max * 2),
             "float32",
-            f"{_NO_NAN} Numbers beyond the largest become the largest, and so does "
-            "infinity.",
+            _NO_NAN,
             "MX 1.0, the FP6 and FP4 element formats",
         )
         for fmt_name in ("float6_e3m2fn", "float6_e2m3fn", "float4_e2m1fn")

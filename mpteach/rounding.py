@@ -19,7 +19,6 @@ from mpteach.quanta import Grid, Operations
 BLOCK = 2**14
 # Elements of one mode and dtype after which compiling, about a second, has paid.
 WARM = 2**24
-HALF = Fraction(1, 2)
 
 _rounded: Counter[tuple[str, type]] = Counter()
 
@@ -75,8 +74,8 @@ def exact(
 ) -> Fraction:
     """Return `x` rounded to the grid of `fmt` carried on beyond its `max`, exactly.
 
-    One finite number in fractions: slow, and short enough to be checked by reading.
-    Raises InputError for what is no finite number, and for "stochastic" rounding.
+    One finite number by `rounding_rule`. Raises InputError for what is no finite
+    number, and for "stochastic" rounding.
     """
     fmt = fmt if isinstance(fmt, FloatFormat) else get(fmt)
     fmt.grid(rounding)
@@ -86,15 +85,24 @@ def exact(
         x = Fraction(x)
     except (TypeError, ValueError, OverflowError):
         raise InputError(f"{shown(x)} is no finite number: give one.") from None
+    return rounding_rule(x, fmt, rounding)
+
+
+def rounding_rule(x: Fraction, fmt: FloatFormat, rounding: str) -> Fraction:
+    """Return `x` rounded to a multiple of its quantum in `fmt`: IEEE 754-2019, 4.3.
+
+    In fractions: slow, and short enough to be checked by reading. The arguments are
+    those of `exact`, which checks them.
+    """
     exponent = math.frexp(fmt.smallest_normal)[1] - 1
     while abs(x) >= Fraction(2) ** (exponent + 1):
         exponent += 1
     quantum = Fraction(2) ** (exponent - fmt.fraction_bits)
     low = math.floor(x / quantum)
-    rest = x / quantum - low
+    rest, half = x / quantum - low, Fraction(1, 2)
     up = {
-        "nearest_even": rest > HALF or (rest == HALF and low % 2 == 1),
-        "nearest_away": rest > HALF or (rest == HALF and x > 0),
+        "nearest_even": rest > half or (rest == half and low % 2 == 1),
+        "nearest_away": rest > half or (rest == half and x > 0),
         "toward_zero": rest > 0 and x < 0,
         "up": rest > 0,
         "down": False,

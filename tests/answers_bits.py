@@ -71,12 +71,13 @@ RIGHT = {
 WRONG = {
     "01-1": [
         (lambda c: (c >> 10) % 32, "field as stored"),
-        (lambda c: (c >> 10) % 32 - 16, "one too large"),
+        (lambda c: (c >> 10) % 32 - 16, "off by one"),
+        (lambda c: (c >> 10) % 32 - 14, "off by one"),
         (lambda c: (c >> 10) - 15, "is negative"),
         (lambda c: (c >> 7) % 256 - 127, "as bfloat16 has them"),
         (lambda c: c % 1024, "mark the three fields"),
-        (lambda c: 2.0 ** ((c >> 10) % 32 - 15), "mark the three fields"),
-        (lambda c: c[10:15], "01-1: not yet. <lambda>(15360) raised TypeError"),
+        (lambda c: 2.0 ** ((c >> 10) % 32 - 15), "give its exponent alone"),
+        (lambda c: c[10:15], "01-1: not yet. <lambda>(22080) raised TypeError"),
     ],
     "01-2": [
         (lambda e, f: 2 * largest(e, f), "inf and NaN"),
@@ -84,7 +85,9 @@ WRONG = {
         (lambda e, f: 2.0**2 ** (e - 1), "no longer in the format"),
         (lambda e, f: (2 - 2.0 ** -(f + 1)) * 2.0 ** (2 ** (e - 1) - 1), "too many"),
         (lambda e, f: (1 - 2.0**-f) * 2.0 ** (2 ** (e - 1) - 1), "implied bit"),
-        (lambda e, f: (2 - 2.0**-f) * 2.0 ** (2**e - 2), "by hand"),
+        (lambda e, f: largest(e, f) / 2, "half of it"),
+        (lambda e, f: (2 - 2.0**-f) * 2.0 ** (2**e - 2), "subtract it"),
+        (lambda e, f: (2 - 2.0**-f) * 2.0 ** (2**e - 1), "subtract it"),
         (lambda e, f: 65504, "by hand"),
     ],
     "01-3": [
@@ -117,6 +120,16 @@ WRONG = {
         ),
         (lambda x: "float16" if 1e-6 < x <= 65504 else "bfloat16", "Exponent bits"),
         (lambda x: "same", "Exponent bits bring range"),
+        (lambda x: finer(x) if abs(x) != 2.0**-16 else "same", "wrong at 1.52588e-05"),
+        (
+            lambda x: finer(x) if abs(x) != 2.0**-17 else "bfloat16",
+            "wrong at 7.62939e-06",
+        ),
+        (lambda x: finer(x) if abs(x) != 65504 else "bfloat16", "wrong at 65504"),
+        (
+            lambda x: finer(x) if not 65504 < abs(x) <= 65536 else "float16",
+            "wrong at 65505",
+        ),
     ],
     "01-5": [
         (lambda c: c + 1, "you went down"),

@@ -85,8 +85,13 @@ WRONG = {
         (lambda x, f: 2.0 ** (math.frexp(x)[1] - f), "factor of two"),
         (lambda x, f: ulp(x, f) / 2, "factor of two"),
         (lambda x, f: ulp(max(x, 1.0), f), "the gap at 1"),
-        (lambda x, f: math.log2(abs(x)) - f, "by hand"),
-        (lambda x, f: 2.0 ** (math.floor(math.log2(x)) - f), "raised ValueError"),
+        (lambda x, f: math.log2(abs(x)) - f, "A gap is positive"),
+        (lambda x, f: 1 / ulp(x, f), "by hand"),
+        (lambda x, f: 2.0 ** (math.floor(math.log2(x)) - f), "gap at -0.001 is"),
+        (lambda x, f: 2.0 ** (np.floor(np.log2(x)) - f), "gap at -0.001 is"),
+        (lambda x, f: math.copysign(ulp(x, f), x), "A gap is positive"),
+        (lambda x, f: -ulp(x, f), "A gap is positive"),
+        (lambda x, f: ulp(math.sqrt(x - 1), f), "raised ValueError"),
     ],
     "02-2": [
         (lambda s, f: 2.0 ** (f + 1), "fits steps of 1"),
@@ -122,6 +127,7 @@ WRONG = {
             lambda x, q, d: (math.floor(x / q) + (d <= x / q % 1 + 0.01)) * q,
             "how far is x",
         ),
+        (lambda x, q, d: (math.floor(x / q) + (d <= x / q % 1)) * q, "0 included"),
         (
             lambda x, q, d: by_chance(x, q, d) + (q if x % q == 0 and d < 0.5 else 0),
             "a value already",

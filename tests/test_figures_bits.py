@@ -119,17 +119,43 @@ def test_values_stand_on_the_number_line_by_kind(ax):
 def test_powers_have_a_stroke_for_each_positive_value(ax):
     bits.plot_powers(FEW, ax)
     for row, fmt in enumerate(FEW):
-        normal, low = ax.collections[2 * row : 2 * row + 2]
-        strokes = [np.array(lines.get_segments()) for lines in (normal, low)]
-        drawn = [2.0 ** found[:, 0, 0] for found in strokes if len(found)]
+        normal, low = strokes_of_row(ax, row)
         positive = fmt.values()[fmt.values() > 0]
-        np.testing.assert_allclose(np.sort(np.concatenate(drawn)), positive)
-        assert len(strokes[1]) == (positive < fmt.smallest_normal).sum()
-        for found in strokes:
-            assert not len(found) or found[..., 1].mean() == pytest.approx(row)
-        assert to_hex(normal.get_color()[0]).upper() == COLORS[fmt.name]
-    assert texts(ax) == [f"up to {fmt.max:g}" for fmt in FEW]
+        drawn = np.array([x for x, _ in low + normal])
+        np.testing.assert_allclose(2.0**drawn, positive)
+        assert len(low) == (positive < fmt.smallest_normal).sum()
+        # Apart from each other, and still too wide to vanish.
+        for strokes in (normal, low):
+            gaps = np.diff([x for x, _ in strokes])
+            assert all(0.05 < width < gaps.min(initial=1) for _, width in strokes)
+    named = [f"{fmt.name}, up to {fmt.max:g}" for fmt in FEW]
+    assert texts(ax) == [*named, "subnormal"]
     assert not overlapping(ax)
+
+
+def strokes_of_row(ax, row):
+    """Return the centre and the width of each short and of each long stroke."""
+    found = []
+    for bars in ax.containers[2 * row : 2 * row + 2]:
+        for bar in bars:
+            assert bar.get_y() + bar.get_height() / 2 == pytest.approx(row)
+            assert to_hex(bar.get_facecolor()).upper() == COLORS[FEW[row].name]
+        found.append([(b.get_x() + b.get_width() / 2, b.get_width()) for b in bars])
+    short, long = ([b.get_height() for b in ax.containers[2 * row + k]] for k in (0, 1))
+    assert not long or min(long) > max(short)
+    return found
+
+
+def test_the_subnormal_that_is_named_is_a_long_stroke(ax):
+    shown = [formats.get(name) for name in ("float8_e5m2", "float6_e2m3fn")]
+    bits.plot_powers(shown, ax)
+    (note,) = (text for text in ax.texts if text.get_text() == "subnormal")
+    assert note.xy == (np.log2(shown[1].smallest_subnormal), 1)
+
+
+def test_no_subnormal_is_named_where_there_is_none(ax):
+    bits.plot_powers([formats.get("float8_e8m0fnu")], ax)
+    assert texts(ax) == ["float8_e8m0fnu, up to 1.70141e+38"]
 
 
 def test_ranges_reach_from_the_smallest_to_the_largest_value(ax):

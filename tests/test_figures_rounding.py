@@ -50,27 +50,49 @@ def stairs_of(ax):
 
 
 def test_ulp_stairs_have_the_gap_of_each_power_of_two(ax):
-    figures.plot_ulp(FOUR, np.arange(-26, 18), ax, mark=2.0)
+    figures.plot_ulp(FOUR, np.arange(-32, 18), ax, mark=2.0)
     for fmt in FOUR:
         heights, edges, _ = stairs_of(ax)[COLORS[fmt.name]].get_data()
         np.testing.assert_array_equal(heights, fmt.ulp(edges[:-1]))
         np.testing.assert_array_equal(edges[1:], 2 * edges[:-1])
-        assert edges[0] == max(fmt.smallest_subnormal, 2.0**-26)
+        assert edges[0] == max(fmt.smallest_subnormal, 2.0**-32)
         assert edges[-2] <= fmt.max and edges[-1] > min(fmt.max, 2.0**17)
-    assert texts(ax) == list(NAMES) and not crowded(ax)
+    assert ax.get_xlim() == (2.0**-32, 2.0**18)
+    numbers = ["2048", "256", "16", "8"]
+    assert sorted(texts(ax)) == sorted(["gap 2", *NAMES, *numbers])
+    assert not crowded(ax)
+
+
+def test_the_one_of_two_ulp_stairs_that_interleave_is_dashed(ax):
+    figures.plot_ulp(FOUR, np.arange(-32, 18), ax, mark=2.0)
+    dashed = {
+        color for color, patch in stairs_of(ax).items() if patch.get_linestyle() != "-"
+    }
+    assert dashed == {COLORS["float8_e5m2"]}
+
+
+@pytest.mark.parametrize("first", [-32, -26])
+def test_an_ulp_line_that_starts_beyond_the_axis_is_named_inside(ax, first):
+    figures.plot_ulp([HALF, BRAIN], np.arange(first, 18), ax, mark=2.0)
+    sides = {text.get_text(): text.get_ha() for text in ax.texts}
+    assert (sides["float16"], sides["bfloat16"]) == ("right", "left")
+    (patch,) = (p for c, p in stairs_of(ax).items() if c == COLORS["bfloat16"])
+    assert patch.get_data().edges[0] == ax.get_xlim()[0] == 2.0**first
 
 
 def test_ulp_dots_stand_where_the_gap_reaches_the_mark(ax):
     figures.plot_ulp([HALF, BRAIN], np.arange(-26, 18), ax, mark=2.0)
     dots = [line.get_xydata().tolist() for line in ax.lines if line.get_marker() == "o"]
     assert dots == [[[2048.0, 2.0]], [[256.0, 2.0]]]
+    numbers = {text.get_text(): text.xy for text in ax.texts}
+    assert numbers["2048"] == (2048.0, 0) and numbers["256"] == (256.0, 0)
     assert ax.lines[0].get_ydata() == [2.0, 2.0]
 
 
 def test_an_ulp_that_never_reaches_the_mark_has_no_dot(ax):
     figures.plot_ulp([E4M3], np.arange(-9, 9), ax, mark=1024.0)
-    (dot,) = (line for line in ax.lines if line.get_marker() == "o")
-    assert len(dot.get_xdata()) == 0
+    assert not [line for line in ax.lines if line.get_marker() == "o"]
+    assert texts(ax) == ["gap 1024", "float8_e4m3fn"]
 
 
 def arrows(ax):
@@ -205,7 +227,7 @@ def test_neighbours_are_the_values_around_the_number(ax):
 def test_neighbours_say_code_and_error(ax):
     figures.plot_neighbours([HALF, BRAIN], 0.001, 2.8e-5, ax, claimed=0.00098)
     assert texts(ax) == [
-        *("0.001", "0.00098 is claimed"),
+        *("0.001", "claimed: 0.00098"),
         *("0x1419, off by +0.0404 %", "0x3A83, off by -0.0549 %"),
     ]
     assert not crowded(ax)

@@ -160,6 +160,14 @@ def test_exact_takes_numbers_that_no_float_holds():
     assert exact(third, "float64") == Fraction(float(gmpy2.mpfr("1") / 3))
 
 
+@pytest.mark.parametrize("mode", EXACT_MODES)
+def test_the_rule_alone_rounds_as_exact_does(mode):
+    for x in (Fraction(1, 3), Fraction(-5, 2**26), Fraction(4097), Fraction(0)):
+        by_rule = rounding.rounding_rule(x, get("float16"), mode)
+        assert by_rule == exact(x, "float16", mode)
+        assert by_rule == Fraction(round_to(float(x), "float16", mode))
+
+
 @pytest.mark.parametrize("x", [math.inf, math.nan, "a", None, 1j])
 def test_exact_takes_one_finite_number(x):
     with pytest.raises(InputError, match="is no finite number"):

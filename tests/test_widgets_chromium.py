@@ -117,8 +117,8 @@ class TestWithoutAKernel:
         expect(inside.locator(".integer")).to_have_text(["0", "11", "614"])
         expect(inside.locator(".formula p")).to_have_text(
             [
-                "(−1)sign × 2exponent − 15 × (1 + fraction/1024)",
-                "(−1)0 × 211 − 15 × (1 + 614/1024) = 2−4 × 1.599609375",
+                "(−1)sign × (1 + fraction/1024) × 2exponent − 15",
+                "(−1)0 × (1 + 614/1024) × 211 − 15 = 1.599609375 × 2−4",
             ]
         )
         expect(inside.locator("dd.up")).to_have_text("0.10003662109375")
@@ -141,8 +141,8 @@ class TestWithoutAKernel:
             (
                 "float16",
                 "2^-15",
-                ["(−1)sign × 21 − 15 × (0 + fraction/1024)"]
-                + ["(−1)0 × 21 − 15 × (0 + 512/1024) = 2−14 × 0.5"],
+                ["(−1)sign × (0 + fraction/1024) × 21 − 15"]
+                + ["(−1)0 × (0 + 512/1024) × 21 − 15 = 0.5 × 2−14"],
             ),
             ("float16", "inf", ["Exponent all ones and fraction 0: this is infinity."]),
             (
@@ -166,7 +166,13 @@ class TestWithoutAKernel:
                 "float4_e2m1fn",
                 "-0",
                 ["Exponent 0 and fraction 0: this is zero."]
-                + ["(−1)1 × 21 − 1 × (0 + 0/2) = 0"],
+                + ["(−1)1 × (0 + 0/2) × 21 − 1 = 0"],
+            ),
+            (
+                "float4_e2m1fn",
+                "-3",
+                ["(−1)sign × (1 + fraction/2) × 2exponent − 1"]
+                + ["(−1)1 × (1 + 1/2) × 22 − 1 = −1.5 × 21"],
             ),
         ],
     )
@@ -174,6 +180,21 @@ class TestWithoutAKernel:
         panel = put(tab, BitExplorer(name, 1.0))
         panel.type(typed)
         expect(panel.inside.locator(".formula p")).to_have_text(lines)
+
+    @pytest.mark.parametrize(
+        ("name", "typed", "up", "gap"),
+        [
+            ("float16", "65472", "65504", "25 = 32"),
+            ("float16", "65504", "inf", "none"),
+            ("float8_e4m3fn", "448", "none", "none"),
+            ("float8_e4m3fn", "-448", "−416", "none"),
+        ],
+    )
+    def test_no_gap_is_given_above_the_largest_number(self, tab, name, typed, up, gap):
+        panel = put(tab, BitExplorer(name, 1.0))
+        panel.type(typed)
+        expect(panel.inside.locator("dd.up")).to_have_text(up)
+        expect(panel.inside.locator("dd.gap")).to_have_text(gap)
 
     def test_bad_input_is_one_sentence_and_changes_nothing(self, tab):
         panel = put(tab, BitExplorer("float16", 0.1))

@@ -13,15 +13,17 @@ from mpteach.formats import FloatFormat
 @exercise("01-1")
 def _exponent(answer: Callable) -> str:
     half = formats.get("float16")
-    for code in (0x3C00, 0x5640, 0xC580, 0x0400, 0xFBFF):
+    for code in (0x5640, 0x3C00, 0xC580, 0x0400, 0xFBFF):
         found, fields = answer(code), half.fields_of(code)
         right = fields.exponent - half.bias
         if found == right:
             continue
         if found == fields.exponent:
             return "That is the field as stored. What does the format subtract from it?"
-        if found == fields.exponent - 2**half.exponent_bits // 2:
-            return "Your bias is one too large: 1.0 must come out as exponent 0."
+        if found in (right - 1, right + 1):
+            return "You are off by one: 1.0 must come out as exponent 0."
+        if found == 2.0**right:
+            return f"You gave {found:g}, the power itself: give its exponent alone."
         if found == (code >> half.fraction_bits) - half.bias:
             return f"Code {code:#06x} is negative: its sign bit got into your exponent."
         if found == ((code >> 7) & 0xFF) - 127:
@@ -40,6 +42,10 @@ def _largest(answer: Callable) -> str:
         case = f"{exponent_bits} exponent and {fraction_bits} fraction bits"
         if found == fmt.max:
             continue
+        if found == fmt.max / 2:
+            return "That is half of it: check your bias with float16, where it is 15."
+        if found in ((2 - fmt.eps) * top**2, 2 * (2 - fmt.eps) * top**2):
+            return "The exponent field is stored with the bias added: subtract it."
         if found == 2 * fmt.max:
             return (
                 "The highest exponent field belongs to inf and NaN: take the one below."
@@ -83,12 +89,16 @@ def _nan_count(answer: Callable) -> str:
 @exercise("01-4")
 def _finer(answer: Callable) -> str:
     half, brain = formats.get("float16"), formats.get("bfloat16")
-    for x in (1.0, -0.001, 60000.0, 1e5, 1e-10, 3e-5, 1e-5, 5e-6, -(2.0**-24)):
+    inside = (1.0, -0.001, 60000.0, 1e5, 1e-10, 3e-5, 1e-5, 5e-6, -(2.0**-24))
+    limits = (2.0**-17, 2.0**-16, half.max, half.max + 1)
+    for x in (*inside, *limits):
         found, right = answer(x), _finer_reference(x)
         if found == right:
             continue
         if found not in (half.name, brain.name, "same"):
             return f"For {x:g} return one of the three names, you gave {found!r:.40}."
+        if x in limits:
+            return f"Right elsewhere, wrong at {x:g}: is a limit off, or < for <=?"
         if abs(x) > half.max:
             return f"At {x:g} only one of the two still has finite values."
         if right == "same":

@@ -11,11 +11,21 @@ from mpteach.rounding import round_to
 @exercise("02-1")
 def _ulp(answer: Callable) -> str:
     for x, fraction_bits in ((1.0, 10), (1000.0, 10), (-0.001, 7), (4.0, 3), (6.5, 2)):
-        found, exponent = answer(x, fraction_bits), math.frexp(x)[1] - 1
+        try:
+            found = answer(x, fraction_bits)
+        except ValueError:  # that of a logarithm
+            if x > 0:
+                raise
+            found = math.nan
+        exponent = math.frexp(x)[1] - 1
         right = 2.0 ** (exponent - fraction_bits)
         case = f"x = {x:g} and {fraction_bits} fraction bits"
         if found == right:
             continue
+        if x < 0 and found != found:
+            return f"x may be negative: the gap at {x:g} is the one at {-x:g}."
+        if found < 0:
+            return f"A gap is positive, and for {case} yours is not."
         if found == abs(x) * 2.0**-fraction_bits:
             return f"A gap is a power of two, and for {case} yours is none."
         if found == 2.0**-fraction_bits:
@@ -87,10 +97,10 @@ def _by_chance(answer: Callable) -> str:
         ups = sum(value == low + quantum for value in found)
         share = (x - low) / quantum
         # 0.3 of 1000 draws is 300 or, as floats have it, 301.
-        if abs(ups - 1000 * share) <= 1:
+        if abs(ups - 1000 * share) <= (1 if share else 0):
             continue
         if x == low:
-            return f"{case} is a value already, so no draw may move it."
+            return f"{case} is a value already: no draw may move it, 0 included."
         if abs(ups - 1000 * (1 - share)) <= 1:
             return f"For {case} the farther neighbour is the more likely one with you."
         if ups in (0, 1000):

@@ -74,21 +74,33 @@ def plot_values(fmt: FloatFormat, ax: Axes) -> Axes:
 def plot_powers(formats: list[FloatFormat], ax: Axes) -> Axes:
     """One row a format: each positive value a stroke at its log2, subnormals longer."""
     for row, fmt in enumerate(formats):
-        values, color = fmt.values(), COLORS[fmt.name]
-        for is_low, half in ((False, 0.2), (True, 0.32)):
-            chosen = values[(values > 0) & ((values < fmt.smallest_normal) == is_low)]
-            ax.vlines(np.log2(chosen), row - half, row + half, color=color, lw=0.8)
-        place = {"xytext": (8, 0), "va": "center", "textcoords": "offset points"}
-        ax.annotate(f"up to {fmt.max:g}", (np.log2(fmt.max), row), **place)
-    lowest = np.log2(min(fmt.smallest_subnormal for fmt in formats))
-    highest = np.log2(max(fmt.max for fmt in formats))
-    reach = highest - lowest
-    ax.set_yticks(range(len(formats)), labels=[fmt.name for fmt in formats])
-    ax.set(ylim=(len(formats) - 0.5, -0.6), xlabel="power of two")
-    ax.set_xlim(lowest - 0.03 * reach, highest + 0.22 * reach)
+        values = fmt.values()[fmt.values() > 0]
+        powers, is_low = np.log2(values), values < fmt.smallest_normal
+        for chosen, height in ((powers[~is_low], 0.4), (powers[is_low], 0.6)):
+            # As wide as the row has room for; unsnapped, all come out equally wide.
+            width = 0.75 * np.diff(chosen).min(initial=0.2)
+            place = {"bottom": row - height / 2, "color": COLORS[fmt.name]}
+            ax.bar(chosen, height, width, snap=False, **place)
+        label = f"{fmt.name}, up to {fmt.max:g}"
+        ax.text(powers[0], row - 0.36, label, va="bottom")
+    _name_a_subnormal(formats, ax)
+    ax.set(ylim=(len(formats) - 0.6, -0.8), xlabel="power of two", yticks=[])
+    ax.margins(x=0.01)
     ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
     return ax
+
+
+def _name_a_subnormal(formats: list[FloatFormat], ax: Axes) -> None:
+    # In the row with the most room before its strokes.
+    lowest, row = max(
+        (fmt.smallest_subnormal * (fmt.smallest_subnormal < fmt.smallest_normal), row)
+        for row, fmt in enumerate(formats)
+    )
+    if lowest:
+        place = {"xytext": (-8, 0), "ha": "right", "va": "center"}
+        ax.annotate(
+            "subnormal", (np.log2(lowest), row), textcoords="offset points", **place
+        )
 
 
 def plot_ranges(formats: list[FloatFormat], ax: Axes) -> Axes:

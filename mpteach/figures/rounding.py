@@ -32,24 +32,60 @@ def plot_ulp(
 ) -> Axes:
     """The ulp from 2^e to 2^(e+1), one stepped line a format, on log2 axes.
 
-    A line starts at the format's smallest positive value, with its name, and ends at
-    its largest. `mark` is a gap: drawn across, with a dot where an ulp reaches it.
+    A line goes from the format's smallest positive value, where its name stands, to its
+    largest, or to the edges of the axis; one a single step from another is dashed.
+    `mark` is a gap: drawn across, with a dot where an ulp reaches it, and the number at
+    which it does on the axis below.
     """
     starts = np.ldexp(1.0, exponents)
     ax.axhline(mark, color="0.75", lw=1)
-    for fmt in formats:
+    _beside(ax, f"gap {mark:g}", (starts[0], mark), (4, 3), "0.4")
+    for place, fmt in enumerate(formats):
         color = COLORS[fmt.name]
         low = starts[(starts >= fmt.smallest_subnormal) & (starts <= fmt.max)]
         ulps = fmt.ulp(low)
-        ax.stairs(ulps, np.append(low, 2 * low[-1]), baseline=None, color=color, lw=2.5)
-        first = low[ulps >= mark][:1]
-        ax.plot(first, np.full_like(first, mark), "o", color=color)
-        place = {"xytext": (-5, 0), "textcoords": "offset points", "ha": "right"}
-        ax.annotate(fmt.name, (low[0], ulps[0]), color=color, va="center", **place)
+        near = any(fmt.eps in (one.eps / 2, 2 * one.eps) for one in formats[:place])
+        line = {"color": color, "lw": 2.5, "ls": (0, (1.2, 0.8)) if near else "-"}
+        ax.stairs(ulps, np.append(low, 2 * low[-1]), baseline=None, **line)
+        if fmt.smallest_subnormal < starts[0]:
+            _beside(ax, fmt.name, (low[:5][-1], ulps[:5][-1]), (6, -2), color)
+        else:
+            _beside(ax, fmt.name, (low[0], ulps[0]), (-5, 0), color)
+        for first in low[ulps >= mark][:1].tolist():
+            beside = any(one.eps == fmt.eps / 2 for one in formats)
+            _drop(ax, first, mark, color, side="right" if beside else "left")
     _on_log2(ax)
-    ax.set_xlim(2.0 ** (exponents[0] - 11), 2.0 ** (exponents[-1] + 2))
+    ax.set_xlim(starts[0], 2 * starts[-1])
     ax.set(xlabel="magnitude of the number", ylabel="gap to the next number: 1 ulp")
     return ax
+
+
+def _drop(ax: Axes, first: float, mark: float, color: str, side: str) -> None:
+    """Put a dot at (`first`, `mark`) and below it, on the axis, the number `first`."""
+    ax.plot(first, mark, "o", color=color)
+    down = {"arrowstyle": "-", "color": color, "ls": ":", "shrinkA": 0, "shrinkB": 0}
+    ax.annotate(
+        "", (first, mark), (first, 0), "data", ax.get_xaxis_transform(), arrowprops=down
+    )
+    kind = {"xytext": (-3 if side == "right" else 3, 3), "textcoords": "offset points"}
+    ax.annotate(
+        f"{first:g}",
+        (first, 0),
+        xycoords=ax.get_xaxis_transform(),
+        color=color,
+        ha=side,
+        **kind,
+    )
+
+
+def _beside(
+    ax: Axes, said: str, xy: tuple[float, float], offset: tuple[int, int], color: str
+) -> None:
+    """Write `said` next to the point `xy`, `offset` points to one side of it."""
+    sides, heights = {-1: "right", 1: "left"}, {-1: "top", 0: "center", 1: "bottom"}
+    place = {"ha": sides[np.sign(offset[0])], "va": heights[np.sign(offset[1])]}
+    kind = {"xytext": offset, "textcoords": "offset points"}
+    ax.annotate(said, xy, color=color, **kind, **place)
 
 
 def plot_modes(fmt: FloatFormat, points: Sequence[float], ax: Axes) -> Axes:
@@ -193,11 +229,11 @@ def plot_neighbours(
     its code and relative error. `x` and the value `claimed` for it are lines across.
     """
     rows = len(formats)
-    for value, color, name in ((x, BEFORE, ""), (claimed, "0.4", " is claimed")):
+    for value, color, name in ((x, BEFORE, ""), (claimed, "0.4", "claimed: ")):
         ax.vlines(
             value, -0.5, rows - 0.4, color=color, lw=1.5, ls="--" if name else "-"
         )
-        said = f"{value:g}{name}"
+        said = f"{name}{value:g}"
         ax.text(value, -0.55, said, color=color, ha="center", va="bottom")
     for row, fmt in enumerate(formats):
         color, value = COLORS[fmt.name], float(round_to(x, fmt))

@@ -105,10 +105,11 @@ function nanName(fmt, code) {
   return `NaN, not a number (${quiet ? "quiet" : "signalling"})`;
 }
 
-// The distance from |x| to the next larger grid point, or null for inf and NaN.
+// The distance from |x| to the next larger number, or null where there is none.
 export function gap(fmt, code) {
   const { exponent, kind } = fieldsOf(fmt, code);
-  if (kind === "nan" || kind === "inf") return null;
+  const isLast = (code & ones(magnitudeBits(fmt))) === largestCode(fmt);
+  if (isLast || kind === "nan" || kind === "inf") return null;
   const field = kind === "normal" ? Number(exponent) : 1;
   return finite(0, ...scaled(1n, 1n, field - fmt.bias - fmt.fraction_bits));
 }

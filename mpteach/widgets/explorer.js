@@ -41,13 +41,12 @@ const denominator = (fmt) =>
 // One line of the formula, from what stands for sign, exponent and fraction.
 function product(fmt, kind, sign, exponent, fraction) {
   const parts = fmt.signed ? ["(−1)", superscript(sign), " × "] : [];
-  const biased = fmt.bias < 0 ? ` + ${-fmt.bias}` : ` − ${fmt.bias}`;
-  parts.push("2", superscript(kind === "normal" ? exponent : "1", biased));
   if (fmt.fraction_bits > 0) {
     const hidden = kind === "normal" ? "1" : "0";
-    parts.push(` × (${hidden} + `, fraction, "/", ...denominator(fmt), ")");
+    parts.push(`(${hidden} + `, fraction, "/", ...denominator(fmt), ") × ");
   }
-  return parts;
+  const biased = fmt.bias < 0 ? ` + ${-fmt.bias}` : ` − ${fmt.bias}`;
+  return [...parts, "2", superscript(kind === "normal" ? exponent : "1", biased)];
 }
 
 function formulaOf(fmt, code) {
@@ -66,15 +65,15 @@ function formulaOf(fmt, code) {
   ];
 }
 
-// What the formula comes to: a power of two, times a factor where there is one.
+// What the formula comes to: a power of two, after a factor where there is one.
 function result(fmt, code, kind, exponent) {
   const { sign, n, d } = decode(fmt, code);
   const shift = (kind === "normal" ? exponent : 1) - fmt.bias;
-  const base = [sign ? "−2" : "2", superscript(minus(shift))];
-  if (fmt.fraction_bits === 0) return [" = ", ...base];
+  const size = ["2", superscript(minus(shift))];
+  if (fmt.fraction_bits === 0) return [" = ", sign ? "−" : "", ...size];
   const [over, under] = shift < 0 ? [n << BigInt(-shift), d] : [n, d << BigInt(shift)];
   const [relation, factor] = equals({ kind: "finite", sign: 0, n: over, d: under }, 12);
-  return [relation, ...base, ` × ${factor}`];
+  return [relation, sign ? "−" : "", `${factor} × `, ...size];
 }
 
 // [" = ", digits] or, where they go on, [" ≈ ", digits].
