@@ -38,12 +38,13 @@ def sum(
     `round_to`, for every step; what overflows on the way follows the format's own rule.
 
     Returns float64 [...]. A sum that is zero has the sign that float64 gives it. Raises
-    InputError for an unknown word, for x without an axis, and for an accumulator that
-    is too wide: float64 could not hold its sums before they are rounded.
+    InputError for an unknown word, for x without an axis, for "kahan" in an unsigned
+    accumulator, for NaN or inf in one that has neither, and for an accumulator that is
+    too wide: float64 could not hold its sums before they are rounded.
     """
-    fmt = _named(fmt)
+    fmt = get(fmt)
     terms = _rounded_inputs(x, fmt, rounding, rng)
-    total = _Arithmetic(accumulator or fmt, rounding, rng).total(terms, method)
+    total = _arithmetic(accumulator, fmt, rounding, rng).total(terms, method)
     return round_to(total, fmt, rounding, rng=rng)
 
 
@@ -65,7 +66,7 @@ def dot(
     Raises InputError as `sum` does, for lengths that differ, and for a format whose
     products float64 does not hold exactly.
     """
-    fmt = _named(fmt)
+    fmt = get(fmt)
     _require_exact_products(fmt)
     x, y = (_rounded_inputs(given, fmt, rounding, rng) for given in (x, y))
     if x.shape[-1] != y.shape[-1]:
@@ -73,7 +74,7 @@ def dot(
             f"x has {x.shape[-1]} terms and y {y.shape[-1]}: give last axes of one "
             "length."
         )
-    arithmetic = _Arithmetic(accumulator or fmt, rounding, rng)
+    arithmetic = _arithmetic(accumulator, fmt, rounding, rng)
     total = arithmetic.total(arithmetic.products(x, y), method)
     return round_to(total, fmt, rounding, rng=rng)
 
@@ -88,7 +89,7 @@ def cumsum(
 
     They are those of the naive `sum`, whose arguments and errors these are.
     """
-    fmt = _named(fmt)
+    fmt = get(fmt)
     terms = _rounded_inputs(x, fmt, rounding, rng)
     columns, add = _first_axis(terms), _Arithmetic(fmt, rounding, rng).add
     partial = np.empty_like(columns)
@@ -162,18 +163,23 @@ class _Arithmetic:
     """Operations on float64 arrays whose exact results are rounded once to a format."""
 
     def __init__(self, fmt: FloatFormat | str, rounding: str, rng: Any) -> None:
-        self.fmt, self.mode = _named(fmt), rounding
+        self.fmt, self.mode = get(fmt), rounding
         _require_exact_sums(self.fmt)
         self.grid = self.fmt.grid(rounding)
         self.seed, self.drawn = quanta.seed(rounding, rng), 0
 
     def total(self, terms: np.ndarray, method: str) -> np.ndarray:
         """Add `terms` [..., n] along the last axis."""
-        if method not in METHODS:
+        if not isinstance(method, str) or method not in METHODS:
             raise InputError(
                 f"method was {shown(method)}: choose from {', '.join(METHODS)}."
             )
-        self.fmt.require_codes(terms)
+        if method == "kahan" and not self.fmt.signed:
+            raise InputError(
+                f"kahan needs a signed format, as it subtracts, and {self.fmt.name} "
+                "has no sign: choose naive or pairwise, or a signed accumulator."
+            )
+        self._require_terms(terms)
         with np.errstate(invalid="ignore"):  # inf - inf
             total = METHODS[method](_first_axis(terms), self.add)
         return total.reshape(terms.shape[:-1])
@@ -181,15 +187,31 @@ class _Arithmetic:
     def products(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):  # inf * 0
             exact = _broadcast_product(x, y)
-        self.fmt.require_codes(exact)
+        self._require_terms(exact)
         return self._rounded(exact)
 
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return self._rounded(add_to_odd(a, b))
 
+    def _require_terms(self, x: np.ndarray) -> None:
+        self.fmt.require_codes(x)
+        # Saturated one by one, inf and -inf would cancel; added first, they are NaN.
+        if self.fmt.specials == "finite" and np.isinf(x).any():
+            raise InputError(
+                f"{x[np.isinf(x)][0]} among the terms, and the accumulator "
+                f"{self.fmt.name} has neither inf nor NaN: take a wider one, e.g. "
+                "float32."
+            )
+
     def _rounded(self, x: np.ndarray) -> np.ndarray:
         first, self.drawn = self.drawn, self.drawn + x.size
         return quanta.round_array(x, self.grid, self.mode, self.seed, first)
+
+
+def _arithmetic(
+    accumulator: FloatFormat | str | None, fmt: FloatFormat, rounding: str, rng: Any
+) -> _Arithmetic:
+    return _Arithmetic(fmt if accumulator is None else accumulator, rounding, rng)
 
 
 def _partial_sums(terms: np.ndarray, add: Add) -> Iterator[np.ndarray]:
@@ -203,10 +225,6 @@ def _first_axis(terms: np.ndarray) -> np.ndarray:
     """Return `terms` [..., n] as [n, rows]."""
     n, rows = terms.shape[-1], math.prod(terms.shape[:-1])
     return np.ascontiguousarray(terms.reshape(rows, n).T)
-
-
-def _named(fmt: FloatFormat | str) -> FloatFormat:
-    return fmt if isinstance(fmt, FloatFormat) else get(fmt)
 
 
 def _rounded_inputs(x: Any, fmt: FloatFormat, rounding: str, rng: Any) -> np.ndarray:

@@ -51,12 +51,12 @@ def begin(
 ) -> tuple[Record, list[tuple]]:
     """Return an empty record and the cases: device, format, rounding, input.
 
-    Raises InputError for an unknown format and for counts below 1 or beyond `MOST`.
+    A format named twice is timed once. Raises InputError for an unknown format and for counts below 1 or beyond `MOST`.
     """
     for what, given in (("elements", elements), ("repeats", repeats)):
         if not 1 <= given <= MOST:
             raise InputError(f"{what} was {given}: give a number from 1 to {MOST:,}.")
-    names = [get(name).name for name in formats]
+    names = list(dict.fromkeys(get(name).name for name in formats))
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     settings = {
         "elements": elements,

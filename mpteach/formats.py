@@ -9,6 +9,7 @@ white paper (TF32).
 
 import difflib
 import math
+import numbers
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from mpteach import quanta
 from mpteach.errors import InputError
-from mpteach.inputs import all_are, array_of, reals, shown
+from mpteach.inputs import all_are, array_of, reals, require_one_of, shown
 from mpteach.quanta import MODES, OVERFLOWS, Grid
 
 SPECIALS = ("ieee", "fn", "fnuz", "finite")
@@ -49,7 +50,8 @@ class FloatFormat:
     code that -0 would have. "finite": neither.
 
     `bias` is subtracted from the exponent field; left out, it is half the field's
-    range as in the standards. Exponent field 0 holds zero and the subnormals, or, with
+    range as in the standards. `dataclasses.replace` copies it: give `bias=None` there
+    to have it derived anew. Exponent field 0 holds zero and the subnormals, or, with
     `zero=False`, one more power of two. `signed=False` drops the sign bit.
 
     Names of the limits mirror `torch.finfo`. Raises InputError for a format without
@@ -241,7 +243,8 @@ class FloatFormat:
             raise InputError(
                 f"ulp of {x[~np.isfinite(x)].flat[0]}: give finite numbers."
             )
-        return np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
+        steps = np.ldexp(1.0, self._exponent(np.abs(x)) - self.fraction_bits)
+        return np.asarray(steps)  # of a single number too, as from decode
 
     def next_up(self, x: np.ndarray | float) -> np.ndarray:
         """Return the least value above each number of `x`, float64.
@@ -267,7 +270,7 @@ class FloatFormat:
 
         Raises InputError for names that are no modes, and for specials not held.
         """
-        _require_one_of("rounding", rounding, MODES)
+        require_one_of("rounding", rounding, MODES)
         carried = self._size_beyond("overflow", overflow)
         largest_power = math.ldexp(1.0, math.frexp(self.max)[1] - 1)
         # A mode that goes toward zero ends at max (IEEE 754-2019, section 7.4).
@@ -372,7 +375,7 @@ class FloatFormat:
         if policy is None:
             standard = {"ieee": "inf", "fn": "nan", "fnuz": "nan", "finite": "saturate"}
             policy = standard[self.specials]
-        _require_one_of(what, policy, OVERFLOWS)
+        require_one_of(what, policy, OVERFLOWS)
         missing = (policy == "inf" and self.specials != "ieee") or (
             policy == "nan" and self.specials == "finite"
         )
@@ -413,14 +416,16 @@ class FloatFormat:
 
     def _require_whole(self, what: str, lowest: int, highest: int) -> None:
         given = getattr(self, what)
-        if type(given) is not int or not lowest <= given <= highest:
+        whole = isinstance(given, numbers.Integral) and not isinstance(given, bool)
+        if not whole or not lowest <= given <= highest:
             raise InputError(
                 f"{what} was {shown(given)}: give a whole number from {lowest} to "
-                f"{highest}: float64 must hold every value."
+                f"{highest}, so that float64 holds every value."
             )
+        object.__setattr__(self, what, int(given))  # numpy's integers would wrap
 
     def _require_possible_specials(self) -> None:
-        _require_one_of("specials", self.specials, SPECIALS)
+        require_one_of("specials", self.specials, SPECIALS)
         wrong = None
         if self.specials == "ieee" and not self.fraction_bits:
             wrong = "without fraction bits no code is left for NaN"
@@ -447,18 +452,7 @@ class FloatFormat:
                 f"exponent_bits was {self.exponent_bits}: with specials "
                 f"{self.specials!r} its largest number is beyond float64: give fewer."
             )
-        if type(self.bias) is not int or not lowest <= self.bias <= highest:
-            raise InputError(
-                f"bias was {shown(self.bias)}: give a whole number from {lowest} to "
-                f"{highest}, so that float64 holds every value of {self.name}."
-            )
-
-
-def _require_one_of(what: str, given: Any, allowed: tuple[str, ...]) -> None:
-    if not isinstance(given, str) or given not in allowed:
-        raise InputError(
-            f"{what} was {shown(given)}: choose from {', '.join(allowed)}."
-        )
+        self._require_whole("bias", lowest, highest)
 
 
 FORMATS = {
@@ -481,10 +475,20 @@ FORMATS = {
 }
 
 
-def get(name: str) -> FloatFormat:
-    """Return the format called `name`; raise InputError that suggests names."""
+def get(name: str | FloatFormat) -> FloatFormat:
+    """Return the format called `name`; a FloatFormat comes back as it is.
+
+    Raises InputError that suggests names, for a dtype the name of its format.
+    """
+    if isinstance(name, FloatFormat):
+        return name
     if isinstance(name, str) and name in FORMATS:
         return FORMATS[name]
-    close = difflib.get_close_matches(str(name).lower(), FORMATS, n=3, cutoff=0.5)
+    called = getattr(name, "name", getattr(name, "__name__", shown(name)))
+    word = (name if isinstance(name, str) else f"{called}").lower()
+    word = word.removeprefix("torch.")
+    close = [word] if word in FORMATS else []
+    close = close or [known for known in FORMATS if len(word) > 2 and word in known][:3]
+    close = close or difflib.get_close_matches(word, FORMATS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}? All are" if close else "choose from"
     raise InputError(f"unknown format {shown(name)}: {hint} {', '.join(FORMATS)}.")

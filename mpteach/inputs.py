@@ -1,6 +1,7 @@
 """What the rooms of numbers take: real numbers that float64 holds exactly."""
 
 import numbers
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,11 @@ import numpy as np
 from mpteach.errors import InputError
 
 FLOATS = "float16, float32 or float64, or one of ml_dtypes'"
+MASKED = "a masked array would lose its mask: pass x.filled(...)."
+TRANSFORMED = (
+    "a tensor inside a transform such as torch.func.vmap has no numbers to read: "
+    "call this outside of it."
+)
 
 
 def reals(x: Any) -> np.ndarray:
@@ -23,13 +29,11 @@ def reals(x: Any) -> np.ndarray:
             return array.astype(np.float64)
     if hasattr(x, "dtype"):
         raise InputError(
-            f"{shown(x)} has dtype {array.dtype}: give {FLOATS}, "
-            "e.g. by astype(np.float64)."
+            f"{shown(x)} has dtype {array.dtype}: give {FLOATS}"
+            f"{_way_to_float(array.dtype, hasattr(x, 'detach'))}."
         )
     if array.dtype.kind not in "iu" and not all_are(numbers.Real, array):
-        raise InputError(
-            f"{shown(x)} is no real number, nor an array of them: give numbers."
-        )
+        raise InputError(_no_number(x, array))
     return _exactly(array.tolist(), x).reshape(array.shape)
 
 
@@ -39,6 +43,8 @@ def array_of(x: Any) -> np.ndarray:
     A list that holds an integer and would become floats becomes objects: numpy would
     round what is above 2^53.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(MASKED)
     try:
         array = np.asarray(x)
         if array.dtype.kind == "f" and not hasattr(x, "dtype"):
@@ -46,15 +52,14 @@ def array_of(x: Any) -> np.ndarray:
             if any(isinstance(one, numbers.Integral) for one in objects.flat):
                 return objects
         return array
-    except Exception:
-        if not hasattr(x, "detach"):
+    except Exception as error:
+        if hasattr(x, "detach"):
+            raise InputError(_way_to_numpy(x)) from None
+        if "inhomogeneous" in str(error):
             raise InputError(
-                f"{shown(x)} is no real number, nor an array of them: give numbers."
+                f"{shown(x)} has rows of different lengths: give rows of one length."
             ) from None
-        raise InputError(
-            f"numpy cannot read this tensor ({shown(x)}): pass x.detach().cpu(), a "
-            "sparse one through to_dense() too, bfloat16 through double()."
-        ) from None
+        raise InputError(_no_number(x, None)) from None
 
 
 def is_float(dtype: np.dtype) -> bool:
@@ -73,12 +78,76 @@ def all_are(kind: type, array: np.ndarray) -> bool:
     )
 
 
+def require_one_of(what: str, given: Any, allowed: tuple[str, ...]) -> None:
+    """Raise InputError that lists `allowed` where `given` is none of these words."""
+    if not isinstance(given, str) or given not in allowed:
+        raise InputError(
+            f"{what} was {shown(given)}: choose from {', '.join(allowed)}."
+        )
+
+
+def has_memory(tensor: Any) -> bool:
+    """Say whether the numbers of a dense torch tensor lie in memory that can be read.
+
+    They do not inside a transform, which gives a function stand-ins for its tensors.
+    """
+    try:
+        return tensor.untyped_storage().device == tensor.device
+    except (RuntimeError, NotImplementedError):
+        return False
+
+
 def shown(x: Any) -> str:
     """Return `x` for a sentence: its repr on one line, cut after 60 characters."""
     try:
         return " ".join(f"{x!r}".split())[:60]
     except Exception:  # ints above 4300 digits have no repr
         return f"<{type(x).__name__}>"
+
+
+def _no_number(x: Any, array: np.ndarray | None) -> str:
+    if array is not None and any(isinstance(one, Decimal) for one in array.flat):
+        return (
+            f"{shown(x)} is or holds a Decimal: give fractions.Fraction(...) of it, "
+            "the same number."
+        )
+    return f"{shown(x)} is no real number, nor an array of them: give numbers."
+
+
+def _way_to_float(dtype: np.dtype, is_tensor: bool) -> str:
+    if dtype.kind == "f":  # longdouble
+        return (
+            ", or single numbers to rounding.exact: turning these into float64 would "
+            "round them a first time"
+        )
+    if dtype.kind == "c":
+        return ", e.g. x.real or abs(x)"
+    if dtype.kind == "O":
+        return ", or x.tolist() if it holds Python's numbers"
+    if dtype.kind in "iub" or (dtype.kind == "V" and "int" in dtype.name):
+        call = "x.double()" if is_tensor else "x.astype(np.float64)"
+        return f", e.g. by {call}, which is exact up to 2^53"
+    return ""
+
+
+def _way_to_numpy(x: Any) -> str:
+    if x.is_meta:
+        return "a tensor on device meta holds no numbers: give one that does."
+    dense = "strided" in str(x.layout)
+    if dense and not has_memory(x):
+        return TRANSFORMED
+    known = hasattr(np, str(x.dtype).removeprefix("torch."))
+    steps = {
+        "detach": x.requires_grad,
+        "cpu": x.device.type != "cpu",
+        "to_dense": not dense,
+        "dequantize": x.is_quantized,
+        "resolve_conj": dense and x.is_conj(),
+        "resolve_neg": dense and x.is_neg(),
+        "double": not known and not x.is_quantized,
+    }
+    calls = "".join(f".{name}()" for name, needed in steps.items() if needed)
+    return f"numpy cannot read this tensor ({shown(x)}): pass x{calls}."
 
 
 def _exactly(numbers_: Any, given: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ Sources of the sentences in `DISAGREEMENTS`: IEEE 754-2019, sections 4.3, 4.3.1,
 section 2; OCP Microscaling Formats (MX) 1.0; Noune et al. 2022, arXiv 2206.02915.
 """
 
+import importlib
 import importlib.util
 import math
 from collections.abc import Callable
@@ -15,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mpteach.errors import InputError
-from mpteach.formats import get
-from mpteach.inputs import shown
+from mpteach.formats import FORMATS, get
+from mpteach.inputs import reals, shown
 from mpteach.rounding import round_to
 
 LIBRARIES = tuple(
@@ -45,6 +46,9 @@ class Disagreement:
     `inputs` are numbers of `dtype` ("float32" or "float64"), or where the case is about
     the bits of NaN, `patterns` are its codes in float32. `decides` is the rule in our
     words, `source` where it stands. `outcomes` computes what each library does.
+
+    Raises InputError for an unknown format, for inputs that are no row of numbers of
+    `dtype`, and for patterns that are no codes of float32.
     """
 
     format: str
@@ -54,6 +58,24 @@ class Disagreement:
     decides: str
     source: str
     patterns: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require_name(self.format)
+        known = ("float32",) if self.patterns else ("float32", "float64")
+        if not isinstance(self.dtype, str) or self.dtype not in known:
+            raise InputError(
+                f"dtype was {shown(self.dtype)}: choose {' or '.join(known)}."
+            )
+        given = reals(self.inputs)
+        with np.errstate(all="ignore"):  # beyond float32
+            held = given.astype(self.dtype)
+        if given.ndim != 1 or not np.array_equal(held, given, equal_nan=True):
+            raise InputError(
+                f"inputs were {shown(self.inputs)}: give a row of numbers that "
+                f"{self.dtype} holds."
+            )
+        if len(self.patterns):
+            get("float32").decode(self.patterns)
 
     @property
     def array(self) -> np.ndarray:
@@ -73,21 +95,28 @@ def convert(x: np.ndarray, fmt_name: str, library: str) -> np.ndarray:
 
 
 def stored(x: np.ndarray, fmt_name: str, library: str) -> np.ndarray:
-    """Return the codes, int64, that `library` stores for `x` cast to `fmt_name`.
+    """Return the codes that `library` stores for `x` cast to `fmt_name`.
 
-    Arguments and errors are those of `convert`. NaN codes may depend on the shape of
+    They are int64, uint64 for 64 bits, as those of `FloatFormat.encode`. Arguments and errors are those of `convert`. NaN codes may depend on the shape of
     `x` and on the processor.
     """
-    return _converted(x, fmt_name, library)[1]()
+    codes = _converted(x, fmt_name, library)[1]()
+    return codes.astype(np.uint64 if get(fmt_name).bits == 64 else np.int64)
 
 
 def holds(fmt_name: str, library: str) -> bool:
-    """Say whether `library` has the format `fmt_name`."""
-    try:
-        convert(np.zeros(0), fmt_name, library)
-    except InputError:
-        return False
-    return True
+    """Say whether `library` has the format `fmt_name`.
+
+    Raises InputError for an unknown format and for a library not in `LIBRARIES`.
+    """
+    _require_name(fmt_name)
+    if not isinstance(library, str) or library not in LIBRARIES:
+        raise InputError(
+            f"library was {shown(library)}: choose from {', '.join(LIBRARIES)}."
+        )
+    if library == "gfloat":
+        return fmt_name in GFLOAT_NAMES
+    return hasattr(importlib.import_module(library), fmt_name)
 
 
 def outcomes(case: Disagreement) -> dict[str, list[float | None]]:
@@ -122,61 +151,61 @@ _Cast = tuple[np.ndarray, Callable[[], np.ndarray]]
 
 
 def _converted(x: Any, fmt_name: str, library: str) -> _Cast:
-    get(fmt_name)
-    if library not in _CONVERTERS or library not in LIBRARIES:
-        raise InputError(
-            f"library was {shown(library)}: choose from {', '.join(LIBRARIES)}."
-        )
+    if not holds(fmt_name, library):
+        raise _lacks(library, fmt_name)
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         raise InputError(f"x was {shown(x)}: give an array of float32 or float64.")
     with np.errstate(all="ignore"):
         return _CONVERTERS[library](x, fmt_name)
 
 
+def _require_name(fmt_name: str) -> None:
+    # A format of one's own may have a name that a library gives to another.
+    if not isinstance(fmt_name, str):
+        raise InputError(
+            f"the format was {shown(fmt_name)}: give a name, one of "
+            f"{', '.join(FORMATS)}."
+        )
+    get(fmt_name)
+
+
 def _by_numpy(x: np.ndarray, fmt_name: str) -> _Cast:
-    return _cast(x, getattr(np, fmt_name, None), fmt_name, "numpy")
+    return _cast(x, getattr(np, fmt_name))
 
 
 def _by_ml_dtypes(x: np.ndarray, fmt_name: str) -> _Cast:
     import ml_dtypes
 
-    return _cast(x, getattr(ml_dtypes, fmt_name, None), fmt_name, "ml_dtypes")
+    return _cast(x, getattr(ml_dtypes, fmt_name))
 
 
-def _cast(x: np.ndarray, dtype: type | None, fmt_name: str, library: str) -> _Cast:
-    if dtype is None:
-        raise _lacks(library, fmt_name)
+def _cast(x: np.ndarray, dtype: type) -> _Cast:
     held = x.astype(dtype)
     codes = held.view(f"u{held.dtype.itemsize}")
-    return held.astype(np.float64), lambda: codes.astype(np.int64)
+    return held.astype(np.float64), lambda: codes
 
 
 def _by_torch(x: np.ndarray, fmt_name: str) -> _Cast:
     import torch
 
-    dtype = getattr(torch, fmt_name, None)
-    if dtype is None:
-        raise _lacks("torch", fmt_name)
+    dtype = getattr(torch, fmt_name)
     held = torch.from_numpy(np.array(x, order="C")).to(dtype)
     size = held.element_size()
     signed = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
     codes = held.view(signed).numpy().view(f"u{size}")
-    return held.double().numpy(), lambda: codes.astype(np.int64)
+    return held.double().numpy(), lambda: codes
 
 
 def _by_gfloat(x: np.ndarray, fmt_name: str) -> _Cast:
     import gfloat
     from gfloat import formats
 
-    name = GFLOAT_NAMES.get(fmt_name)
-    if name is None:
-        raise _lacks("gfloat", fmt_name)
-    info = getattr(formats, f"format_info_{name}")
+    info = getattr(formats, f"format_info_{GFLOAT_NAMES[fmt_name]}")
     try:
         held = gfloat.round_ndarray(info, x.astype(np.float64))
     except ValueError as error:
         raise InputError(f"gfloat does not take {shown(x)}: {error}.") from None
-    return held, lambda: gfloat.encode_ndarray(info, held).astype(np.int64)
+    return held, lambda: gfloat.encode_ndarray(info, held)
 
 
 _CONVERTERS = {
@@ -188,11 +217,9 @@ _CONVERTERS = {
 
 
 def _lacks(library: str, fmt_name: str) -> InputError:
-    having = [name for name in LIBRARIES if name != library]
-    return InputError(
-        f"{library} has no {fmt_name}: choose another format, or one of "
-        f"{', '.join(having)}."
-    )
+    having = [name for name in LIBRARIES if holds(fmt_name, name)]
+    others = f"or {' or '.join(having)}" if having else "no library here has this one"
+    return InputError(f"{library} has no {fmt_name}: choose another format, {others}.")
 
 
 _ONCE = (

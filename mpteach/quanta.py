@@ -176,7 +176,8 @@ def round_array(x: np.ndarray, grid: Grid, mode: str, seed: int, first: int = 0)
 def seed(mode: str, rng: Any) -> int:
     """Draw one seed of 64 bits from `rng` if `mode` is stochastic, else return 0.
 
-    `rng` is a numpy or a torch generator. Raises InputError where none is given.
+    `rng` is a numpy or a torch generator. Raises InputError where none is given. The
+    other modes do not look at `rng`, whatever it is.
     """
     if mode != "stochastic":
         return 0

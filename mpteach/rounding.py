@@ -3,8 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Callable
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
+from numbers import Rational
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy as np
 from mpteach import quanta
 from mpteach.errors import InputError
 from mpteach.formats import FloatFormat, get
-from mpteach.inputs import is_float, shown
+from mpteach.inputs import MASKED, TRANSFORMED, has_memory, is_float, reals, shown
 from mpteach.quanta import Grid, Operations
 
 # Elements that numpy takes at a time: its temporaries then stay in the cache.
@@ -36,14 +38,15 @@ def round_to(
 
     `x` is a numpy array, a torch tensor on any device or a Python float, and the result
     is of the same kind, shape and dtype (or is `out`, which may be `x`). It carries no
-    gradient. float64 input never passes through float32.
+    gradient, so `out` may be a leaf such as a parameter, and no result that autograd
+    has recorded. float64 input never passes through float32.
 
     `rounding`: "nearest_even" (ties to the even multiple of the step; of two powers of
     two, in a format without fraction bits, the larger), "nearest_away" (ties away from
     zero), "toward_zero", "up", "down", or "stochastic": up with the probability
     given by the distance from the value below (within 1 part in 2^24 and 2^-31), by
     one seed drawn from `rng`, a numpy or torch generator. The same seed gives the same
-    result on any device.
+    result on any device. The other modes ignore `rng`.
 
     `overflow`, for finite numbers that round beyond `fmt.max`: "inf", "saturate" or
     "nan". Left out it is the format's own: inf, else NaN, else saturate. Rounding
@@ -54,38 +57,44 @@ def round_to(
     value in one without zero. Raises InputError for what holds no floats, and for
     numbers that the format or the dtype of the result has no value for.
     """
-    fmt = fmt if isinstance(fmt, FloatFormat) else get(fmt)
+    fmt = get(fmt)
     task = _Task(fmt, fmt.grid(rounding, overflow, infinity), rounding, rng)
     if hasattr(x, "detach"):
         return _round_tensor(x, task, out)
-    if type(x) is float and out is None:
+    if type(x) is float:
+        if out is not None:
+            raise InputError(f"x was the Python float {x}: out needs x to be an array.")
         return float(_round_array(np.array([x]), task, None)[0])
     if not isinstance(x, np.ndarray | np.generic) or not is_float(x.dtype):
-        kind = f"dtype {x.dtype}" if hasattr(x, "dtype") else f"a {type(x).__name__}"
+        kind = f"dtype {x.dtype}" if hasattr(x, "dtype") else f"type {type(x).__name__}"
         raise InputError(
-            f"{shown(x)} is {kind}: round_to takes a Python float, a numpy array or a "
+            f"{shown(x)} is of {kind}: round_to takes a Python float, a numpy array or a "
             "torch tensor, of floats up to float64."
         )
     return _round_array(x, task, out)
 
 
 def exact(
-    x: float | Fraction, fmt: FloatFormat | str, rounding: str = "nearest_even"
+    x: float | Fraction | Decimal,
+    fmt: FloatFormat | str,
+    rounding: str = "nearest_even",
 ) -> Fraction:
     """Return `x` rounded to the grid of `fmt` carried on beyond its `max`, exactly.
 
-    One finite number by `rounding_rule`. Raises InputError for what is no finite
-    number, and for "stochastic" rounding.
+    One finite number by `rounding_rule`: one of Python's, a numpy float, longdouble
+    included, or an array or tensor of no dimension. Raises InputError for what is no
+    finite number, and for "stochastic" rounding.
     """
-    fmt = fmt if isinstance(fmt, FloatFormat) else get(fmt)
+    fmt = get(fmt)
     fmt.grid(rounding)
     if rounding == "stochastic":
         raise InputError("stochastic rounding has no one result: choose another mode.")
-    try:
-        x = Fraction(x)
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{shown(x)} is no finite number: give one.") from None
-    return rounding_rule(x, fmt, rounding)
+    x = _fraction(x)
+    # The rule climbs from binade to binade. Where all numbers are normal the grid
+    # scales with x, so a number far above float64 can be rounded further down.
+    binades = x.numerator.bit_length() - x.denominator.bit_length()
+    scale = 2 ** max(0, binades - 1100)
+    return rounding_rule(x / scale, fmt, rounding) * scale
 
 
 def rounding_rule(x: Fraction, fmt: FloatFormat, rounding: str) -> Fraction:
@@ -110,6 +119,24 @@ def rounding_rule(x: Fraction, fmt: FloatFormat, rounding: str) -> Fraction:
     return (low + up[rounding]) * quantum
 
 
+def _fraction(x: Any) -> Fraction:
+    given = x
+    if hasattr(x, "dtype") and not isinstance(x, np.longdouble):
+        x = reals(x)
+        if x.ndim:
+            raise InputError(f"an array of shape {x.shape}: exact takes one number.")
+        x = float(x)
+    try:
+        if isinstance(x, np.longdouble):
+            return Fraction(*x.as_integer_ratio())
+        if isinstance(x, float | Rational | Decimal) and not isinstance(x, bool):
+            ratio = Fraction(x)
+            return Fraction(int(ratio.numerator), int(ratio.denominator))
+    except (ValueError, OverflowError):  # NaN, inf
+        pass
+    raise InputError(f"{shown(given)} is no finite number: give one.")
+
+
 class _Task(NamedTuple):
     fmt: FloatFormat
     grid: Grid
@@ -119,9 +146,11 @@ class _Task(NamedTuple):
 
 def _round_array(x: Any, task: _Task, out: Any) -> Any:
     if isinstance(x, np.ma.MaskedArray):
-        raise InputError("a masked array would lose its mask: pass x.filled(...).")
+        raise InputError(MASKED)
     if out is not None:
         _require_like(x, out, np.ndarray)
+        if isinstance(out, np.ma.MaskedArray):
+            raise InputError("out is a masked array: give an array without a mask.")
         if not out.flags.writeable:
             raise InputError("out is read-only: give an array that can be written.")
     task.fmt.require_codes(np.asarray(x))
@@ -212,18 +241,16 @@ def _round_tensor(x: Any, task: _Task, out: Any) -> Any:
         raise InputError(
             f"{x.dtype} packs several numbers into one: unpack them first."
         )
-    if x.layout is not torch.strided or x.device.type == "meta":
-        raise InputError(
-            f"a tensor of layout {x.layout} on device {x.device} cannot be rounded "
-            "number by number: make it dense, on a device that holds its numbers."
-        )
+    _require_dense(x)
     if out is not None:
-        _require_like(x, out, torch.Tensor)
+        _require_out_tensor(x, out)
     source = x.detach().resolve_neg()
     target = None if out is None else out.detach()
     if x.device.type == "cpu" and hasattr(np, str(x.dtype).removeprefix("torch.")):
         array = None if out is None else target.numpy()
         rounded = torch.from_numpy(_round_array(source.numpy(), task, array))
+        if out is not None:  # autograd cannot see that numpy has written
+            torch.autograd.graph.increment_version(target)
     else:
         task.fmt.require_codes(source if x.element_size() > 1 else source.float())
         rounded = _held(_by_torch(source, task), x.dtype)
@@ -265,7 +292,7 @@ def _fits_float32(fmt: FloatFormat, itemsize: int) -> bool:
     return (
         itemsize <= 4
         and fmt.fraction_bits <= 23
-        and fmt.max <= np.finfo(np.float32).max
+        and fmt.max <= float(np.finfo(np.float32).max)
         and fmt.smallest_normal >= 2.0**-127
         and fmt.smallest_subnormal >= 2.0**-149
     )
@@ -273,6 +300,8 @@ def _fits_float32(fmt: FloatFormat, itemsize: int) -> bool:
 
 def _held(rounded: Any, dtype: Any) -> Any:
     """Return `rounded` in `dtype`; raise InputError if that changes a number."""
+    if rounded.dtype == dtype:
+        return rounded
     with np.errstate(over="ignore"):
         held = (
             rounded.astype(dtype) if hasattr(rounded, "astype") else rounded.to(dtype)
@@ -282,7 +311,8 @@ def _held(rounded: Any, dtype: Any) -> Any:
         if hasattr(held, "astype")
         else held.to(rounded.dtype)
     )
-    lost = rounded[(back != rounded) & (rounded == rounded)]
+    same = (back == rounded) | ((back != back) & (rounded != rounded))
+    lost = rounded[~same]
     if len(lost):
         raise InputError(
             f"{float(lost[0])} is the rounded value, and {dtype} cannot hold it: "
@@ -291,13 +321,63 @@ def _held(rounded: Any, dtype: Any) -> Any:
     return held
 
 
+def _require_dense(x: Any, name: str = "x") -> None:
+    if "strided" not in str(x.layout) or x.is_meta:
+        raise InputError(
+            f"{name}, a tensor of layout {x.layout} on device {x.device}, cannot be "
+            "rounded number by number: make it dense, on a device that holds its "
+            "numbers."
+        )
+    if not has_memory(x):
+        raise InputError(TRANSFORMED)
+
+
+def _require_out_tensor(x: Any, out: Any) -> None:
+    import torch
+
+    _require_like(x, out, torch.Tensor)
+    _require_dense(out, "out")
+    if out.is_neg():
+        raise InputError(
+            "out is a view that torch negates when it is read: give a tensor that "
+            "holds its own numbers."
+        )
+    if out.grad_fn is not None:
+        raise InputError(
+            "out is a result that autograd has recorded, and rounding is not: give "
+            "another tensor as out, or none."
+        )
+
+
 def _require_like(x: Any, out: Any, kind: type) -> None:
     if not isinstance(out, kind):
-        raise InputError(f"out was {shown(out)}: give a {kind.__name__} like x.")
-    if (out.shape, out.dtype) != (x.shape, x.dtype) or (
-        getattr(out, "device", None) != getattr(x, "device", None)
-    ):
+        name = "numpy array" if kind is np.ndarray else "torch tensor"
+        raise InputError(f"out was {shown(out)}: give a {name} like x.")
+    ours, theirs = _described(out), _described(x)
+    if ours != theirs:
+        raise InputError(f"out has {ours}: give {theirs}, as x has.")
+    if _overlaps_itself(out):
         raise InputError(
-            f"out has shape {tuple(out.shape)} and dtype {out.dtype}: give shape "
-            f"{tuple(x.shape)} and dtype {x.dtype}, on the device of x."
+            "out has elements that share memory, as an expanded array has, and can "
+            "keep one number for them only: give a copy."
         )
+
+
+def _described(x: Any) -> str:
+    place = f" on device {x.device}" if hasattr(x, "detach") else ""
+    return f"shape {tuple(x.shape)} and dtype {x.dtype}{place}"
+
+
+def _overlaps_itself(x: Any) -> bool:
+    # True for some layouts too that interleave without an overlap: nobody slices those.
+    if 0 in x.shape or "strided" not in str(getattr(x, "layout", "strided")):
+        return False
+    is_tensor = hasattr(x, "detach")
+    size = x.element_size() if is_tensor else x.itemsize
+    strides = [one * size for one in x.stride()] if is_tensor else x.strides
+    extent = size
+    for stride, count in sorted(zip(map(abs, strides), x.shape, strict=True)):
+        if count > 1 and stride < extent:
+            return True
+        extent += stride * (count - 1)
+    return False

@@ -154,6 +154,12 @@ WRONG = {
         (14, "in more than one bit"),
         (2.0**127, "after the flip"),
         ("0x7F00", "without quotes"),
+        (math.nan, "as an integer, e.g."),
+        (math.inf, "as an integer, e.g."),
+        (1 / 3, "as an integer, e.g."),
+        (True, "as an integer, e.g."),
+        ([1], "as an integer, e.g."),
+        (largest, "as an integer, e.g."),
     ],
     "01-7": [
         (lambda e, f, s: largest(e, f), 'With "fn" and 4 exponent'),

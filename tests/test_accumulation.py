@@ -20,6 +20,7 @@ NAMES = [name for name in FORMATS if name != "float64"]
 SIGNED = [name for name in NAMES if FORMATS[name].signed]
 # float64 holds the exact sums of this format, and not one bit more.
 WIDEST = FloatFormat("widest", 10, 50)
+NARROW = "float4_e2m1fn"  # neither inf nor NaN
 
 
 def total(x, *args, **kwargs):
@@ -267,6 +268,18 @@ def test_one_term_is_rounded_to_the_accumulator():
         assert total([1.001], "float32", method, "bfloat16") == 1
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_infinities_without_an_infinity_are_nan_in_every_order(method):
+    both = [math.inf, -math.inf, 1.0]
+    assert math.isnan(total(both, "float16", method, "float8_e4m3fn"))
+    # Rounded to the narrow format first, they are its largest numbers.
+    assert total([math.inf, -math.inf], NARROW, method) == 0
+
+
+def test_kahan_adds_unsigned_numbers_in_a_signed_accumulator():
+    assert total([1.0, 2.0, 4.0], "float8_e8m0fnu", "kahan", "float16") == 8
+
+
 def test_leading_axes_are_broadcast():
     matrix = np.arange(12.0).reshape(3, 4)
     vector = np.arange(4.0)
@@ -322,6 +335,34 @@ def test_the_three_take_the_same_arguments():
             lambda: total([math.nan], "float16", accumulator="float6_e3m2fn"),
             "has no NaN",
         ),
+        (
+            lambda: total([1.0, 2.0], "float8_e8m0fnu", "kahan"),
+            "kahan needs a signed format, as it subtracts, and float8_e8m0fnu",
+        ),
+        (
+            lambda: dot(
+                [1.0],
+                [1.0],
+                "float16",
+                "kahan",
+                FloatFormat("u", 4, 3, specials="finite", signed=False),
+            ),
+            "and u has no sign: choose naive or pairwise",
+        ),
+        *(
+            (call, "-?inf among the terms, and the accumulator float4_e2m1fn has nei")
+            for method in METHODS
+            for call in (
+                lambda m=method: total([math.inf, -math.inf], "float16", m, NARROW),
+                lambda m=method: dot([-math.inf], [2.0], "float16", m, NARROW),
+            )
+        ),
+        *(
+            (lambda odd=odd: total([1.0], "float16", accumulator=odd), "unknown form")
+            for odd in ("", 0, False)
+        ),
+        (lambda: dot([1.0], [1.0], "float16", accumulator=""), "unknown format ''"),
+        (lambda: total([1.0], "float16", ["naive"]), r"\['naive'\]: choose from naive"),
     ],
 )
 def test_bad_input_is_told_in_a_sentence(call, said):

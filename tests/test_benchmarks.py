@@ -67,6 +67,12 @@ def test_it_counts_cases_and_keeps_its_settings(tmp_path):
     assert kept.data == done.data
 
 
+def test_a_format_named_twice_is_timed_once():
+    twice, cases = benchmarks.begin(["float16", "bfloat16", "float16"], N, 1, "")
+    assert twice.settings["formats"] == ["float16", "bfloat16"]
+    assert len(cases) == len(set(cases)) == 2 * len(TARGETS) * len(benchmarks.INPUTS)
+
+
 def test_torch_has_one_thread_meanwhile_and_its_own_again_after(monkeypatch):
     before, seen = torch.get_num_threads(), []
     once = benchmarks._rows

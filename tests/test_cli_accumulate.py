@@ -88,6 +88,7 @@ def test_a_record_of_other_settings_is_kept(accumulate, tmp_path, monkeypatch):
 
 def test_bad_input_is_one_sentence(accumulate, tmp_path, monkeypatch):
     refused(accumulate("--device", "tpu"), "'tpu'", "cpu, cuda")
+    refused(accumulate("--device", ""), "''", "cpu")
     refused(accumulate("--colour"), "--colour", "mpteach --help")
     monkeypatch.setattr(hardware, "cuda_problem", lambda: "torch sees no GPU")
     refused(accumulate("--device", "cuda"), "torch sees no GPU", "'cpu'")

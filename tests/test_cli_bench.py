@@ -1,11 +1,12 @@
 """`mpteach bench` as a person meets it: the table, the record, bad input."""
 
 import json
+import sys
 
 import pytest
 import torch
 
-from mpteach import cli, records, rounding
+from mpteach import benchmarks, cli, records, rounding
 
 
 @pytest.fixture
@@ -50,6 +51,50 @@ def test_a_record_is_not_written_over(bench, tmp_path):
     out.write_text("my thesis")
     refused(bench("--out", str(out)), "exists: give another --out")
     assert out.read_text() == "my thesis"
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_file_that_appears_meanwhile_is_left_alone(
+    bench, tmp_path, monkeypatch, words
+):
+    out, once = tmp_path / "out.json", benchmarks.run
+
+    def run(*arguments):
+        out.write_text("my thesis")
+        return once(*arguments)
+
+    monkeypatch.setattr(benchmarks, "run", run)
+    status, said = bench("--out", str(out), *words)
+    assert status == 2 and out.read_text() == "my thesis"
+    assert "appeared meanwhile and is left as it is" in said.err.splitlines()[-1]
+    assert "float16" in said.out
+
+
+def test_a_record_that_cannot_be_saved_leaves_no_file(bench, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records, "write_atomically", full)
+    status, said = bench("--out", str(tmp_path / "out.json"))
+    assert status == 2 and "No space left" in said.err.splitlines()[-1]
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_too_little_memory_is_said(bench, monkeypatch):
+    def exhaust(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(benchmarks, "run", exhaust)
+    status, said = bench()
+    last = "mpteach: this machine's memory is too small for it: ask for less."
+    assert status == 2 and said.err.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize("closed", [("stdout",), ("stderr",), ("stdout", "stderr")])
+def test_closed_outputs_are_no_error(bench, monkeypatch, closed):
+    for name in closed:
+        monkeypatch.setattr(sys, name, None)
+    assert bench()[0] == 0
 
 
 def test_bad_input_is_one_sentence(bench, tmp_path):

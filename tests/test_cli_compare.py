@@ -130,7 +130,16 @@ def test_unknown_words(compare):
     refused(compare("--recipes", "fp64"), "'fp64'", "choose from fp32, tf32")
     refused(compare("--size", "7B"), "'7B'", "choose from tiny, 25M")
     refused(compare("--device", "tpu"), "'tpu'", "choose cpu or cuda")
+    refused(compare("--device", ""), "''", "choose cpu or cuda")
     refused(compare("--colour"), "--colour", "mpteach --help")
+
+
+@pytest.mark.parametrize("words", [["study", "gradients"], ["parity"]])
+def test_an_empty_device_is_not_the_default(words, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    status = cli.main([*words, "--device", "", "--out", str(out)])
+    refused((status, capsys.readouterr()), "''", "cpu")
+    assert not out.exists()
 
 
 def test_a_gpu_that_is_not_there(compare, monkeypatch):

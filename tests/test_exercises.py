@@ -173,7 +173,8 @@ class TestCheck:
             (functools.partial(pow, 3), "for 3 you say 27"),
             (waits, "asynchronous, so that calling it computes nothing: write def"),
             (waits_in_turn, "for 3 you say <async_generator object"),
-            (9, "an answer of type int cannot be used here (TypeError: 'int' object"),
+            (9, "an answer of type int is no function: give the function itself."),
+            ([9], "an answer of type list is no function: give the function itself."),
         ],
     )
     def test_a_wrong_answer_gets_a_hint_of_its_own(self, capsys, answer, hint):

@@ -60,7 +60,9 @@ def test_a_stub_is_not_attempted(name, blank, capsys):
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in FUNCTIONS}))
 def test_an_answer_that_is_no_function(name, capsys):
-    assert "an answer of type int cannot be used here" in said(name, 3, capsys)
+    for answer, kind in ((3, "int"), (1.5, "float"), ("f", "str")):
+        hint = f"an answer of type {kind} is no function: give the function itself."
+        assert said(name, answer, capsys) == f"{name}: not yet. {hint}"
 
 
 def spoil(thing):

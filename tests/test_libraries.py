@@ -169,12 +169,12 @@ def test_what_is_converted_is_float64_of_the_same_shape(name, library):
 
 
 def test_codes_above_the_sign_bit_are_positive():
-    for name in ("float16", "float8_e5m2", "float32"):
+    for name in ("float16", "float8_e5m2", "float32", "float64"):
+        expected = FORMATS[name].encode(-1.5)
         for library in LIBRARIES:
             if holds(name, library):
-                assert stored(np.array([-1.0]), name, library) == FORMATS[name].encode(
-                    -1.0
-                )
+                codes = stored(np.array([-1.5]), name, library)
+                assert codes == expected and codes.dtype == expected.dtype
 
 
 def test_who_has_what():
@@ -192,11 +192,51 @@ def test_who_has_what():
     ([1.0], "float16", "numpy", r"x was \[1.0\]: give an array of float32 or float64"),
     (np.arange(2), "float16", "numpy", "give an array of float32 or float64"),
     (np.array([NAN, math.inf]), "float4_e2m1fn", "gfloat", "gfloat does not take"),
+    (np.ones(1), "float16", ["numpy"], r"library was \['numpy'\]: choose from numpy"),
+    (np.ones(1), ["float16"], "numpy", r"the format was \['float16'\]: give a name"),
+    (np.ones(1), FORMATS["float16"], "numpy", "the format was FloatFormat"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(x, name, library, said):
     with pytest.raises(InputError, match=said) as refused:
         convert(x, name, library)
     assert "\n" not in str(refused.value)
+
+
+def test_only_libraries_that_hold_the_format_are_offered():
+    with pytest.raises(InputError, match="^numpy has no bfloat16") as refused:
+        convert(np.ones(1), "bfloat16", "numpy")
+    having = [name for name in LIBRARIES if holds("bfloat16", name)]
+    assert str(refused.value).endswith(f"format, or {' or '.join(having)}.")
+    with pytest.raises(InputError, match="no library here has this one.$"):
+        convert(np.ones(1), "tfloat32", "torch")
+
+
+@pytest.mark.parametrize(("name", "library", "said"), [
+    ("float16", [], r"library was \[\]: choose from numpy"),
+    ("float16", "jax", "library was 'jax'"),
+    ("fp16", "numpy", "unknown format 'fp16'"),
+])  # fmt: skip
+def test_who_holds_is_asked_of_known_ones(name, library, said):
+    with pytest.raises(InputError, match=said):
+        holds(name, library)
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"format": "fp16"}, "unknown format 'fp16'"),
+    ({"format": 3}, "the format was 3: give a name"),
+    ({"dtype": "float16"}, "dtype was 'float16': choose float32 or float64"),
+    ({"dtype": ["float32"]}, r"dtype was \['float32'\]"),
+    ({"dtype": "float64", "patterns": (1,)}, "dtype was 'float64': choose float32."),
+    ({"inputs": ("a",)}, "give numbers"),
+    ({"inputs": 1.0}, "inputs were 1.0: give a row of numbers that float32 holds"),
+    ({"inputs": (0.1,)}, "give a row of numbers that float32 holds"),
+    ({"inputs": (1e300,)}, "give a row of numbers that float32 holds"),
+    ({"patterns": (2**32,)}, "float32 codes are 0 to"),
+])  # fmt: skip
+def test_a_case_of_ones_own_is_checked(changed, said):
+    case = CASES["float8_e8m0fnu", "ties"]
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(case, **changed)
 
 
 def test_a_library_that_is_not_installed_is_not_offered(monkeypatch):

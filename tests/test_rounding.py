@@ -1,11 +1,14 @@
 """Rounding against a search of all values, MPFR and exact fractions."""
 
 import math
+from decimal import Decimal
 from fractions import Fraction
 
 import gmpy2
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 from oracles import (
     EXACT_MODES,
     MPFR_MODES,
@@ -168,7 +171,32 @@ def test_the_rule_alone_rounds_as_exact_does(mode):
         assert by_rule == Fraction(round_to(float(x), "float16", mode))
 
 
-@pytest.mark.parametrize("x", [math.inf, math.nan, "a", None, 1j])
+@pytest.mark.parametrize("x", [
+    1.5, Fraction(3, 2), Decimal("1.5"), np.float32(1.5), np.longdouble(1.5),
+    np.array(1.5), torch.tensor(1.5), ml_dtypes.bfloat16(1.5), gmpy2.mpq(3, 2),
+])  # fmt: skip
+def test_exact_takes_a_number_whatever_holds_it(x):
+    assert exact(x, "float4_e2m1fn") == Fraction(3, 2)
+    with pytest.raises(InputError, match=r"array of shape \(1,\): exact takes one"):
+        exact(np.ones(1), "float16")
+
+
+@pytest.mark.parametrize("mode", EXACT_MODES)
+def test_exact_scales_numbers_beyond_all_binades_of_float64(mode, monkeypatch):
+    x = (Fraction(2**3000) + Fraction(2**2989) * 3 + 1) * Fraction(4, 3)
+    for number in (x, -x, Fraction(2**3000 + 2**2989), Fraction(2**1101)):
+        by_rule = rounding.rounding_rule(number, get("float16"), mode)
+        assert exact(number, "float16", mode) == by_rule
+    sizes = []
+    monkeypatch.setattr(rounding, "rounding_rule", lambda x, *_: sizes.append(x) or x)
+    huge = Decimal("1e40000")  # the rule alone would climb 130000 binades
+    assert exact(huge, "float16", mode) == 10**40000 and sizes[0] < 2**1101
+
+
+@pytest.mark.parametrize("x", [
+    math.inf, math.nan, "a", None, 1j, "1.5", "1/0", True, Decimal("inf"),
+    Decimal("sNaN"), np.float32(math.inf), np.longdouble(math.nan),
+])  # fmt: skip
 def test_exact_takes_one_finite_number(x):
     with pytest.raises(InputError, match="is no finite number"):
         exact(x, get("float16"))

@@ -6,11 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from numpy.lib.stride_tricks import as_strided
 from oracles import assert_same, critical, patterns
 
 from mpteach import rounding
 from mpteach.errors import InputError
-from mpteach.formats import FORMATS, get
+from mpteach.formats import FORMATS, FloatFormat, get
 from mpteach.quanta import MODES
 from mpteach.rounding import round_to
 
@@ -195,17 +196,71 @@ def test_tensors_as_out(dtype):
 @pytest.mark.parametrize(("x", "out", "said"), [
     (np.ones(2), np.ones(3), r"shape \(3,\) and dtype float64: give shape \(2,\)"),
     (np.ones(2), np.ones(2, np.float32), "dtype float32: give shape"),
-    (np.ones(2), [0.0, 0.0], "give a ndarray like x"),
-    (np.ones(2), torch.ones(2), "give a ndarray like x"),
-    (1.0, np.ones(1), "is a float: round_to takes"),
+    (np.ones(2), [0.0, 0.0], "give a numpy array like x"),
+    (np.ones(2), torch.ones(2), "give a numpy array like x"),
+    (1.0, np.zeros(()), "the Python float 1.0: out needs x to be an array"),
+    (np.ones(2), np.ma.ones(2), "out is a masked array: give an array without a mask"),
+    (np.ones(3), as_strided(np.zeros(1), (3,), (0,)), "elements that share memory"),
+    (np.ones((2, 2)), as_strided(np.zeros(3), (2, 2), (8, 8)), "that share memory"),
+    (np.ones((2, 2)), as_strided(np.zeros(3), (2, 2), (4, 16)), "that share memory"),
+    (torch.ones(3), torch.zeros(1).expand(3), "share memory.*keep one number"),
+    (torch.ones(3).half(), torch.zeros(1).half().expand(3), "share memory"),
+    (torch.ones(3).bfloat16(), torch.zeros(1).bfloat16().expand(3), "share memory"),
+    (torch.ones(2), torch.ones(2).to_sparse(), "out, a tensor of layout torch.sparse"),
+    (torch.ones(1), torch.tensor([1 + 2j]).conj().imag, "out is a view that torch neg"),
+    (torch.ones(2), torch.ones(2, requires_grad=True).exp(), "that autograd has recor"),
     (torch.ones(2), torch.ones(3), r"out has shape \(3,\) and dtype torch.float32"),
     (torch.ones(2), torch.ones(2, dtype=torch.float64), "dtype torch.float64"),
-    (torch.ones(2), np.ones(2), "give a Tensor like x"),
-    (torch.ones(2), torch.ones(2, device="meta"), "on the device of x"),
+    (torch.ones(2), np.ones(2), "give a torch tensor like x"),
+    (torch.ones(2), torch.ones(2, device="meta"), "on device meta: give.* device cpu"),
 ])  # fmt: skip
 def test_an_out_that_does_not_fit(x, out, said):
     with pytest.raises(InputError, match=said):
         round_to(x, "float16", out=out)
+
+
+@pytest.mark.parametrize("dtype", TORCH_DTYPES[:4], ids=str)
+def test_autograd_notices_that_out_was_written(dtype):
+    w = torch.tensor([1.0, 2.0], dtype=dtype, requires_grad=True)
+    y = w.exp()
+    round_to(y.detach(), "float4_e2m1fn", out=y.detach())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+def test_an_out_of_any_layout_that_does_not_overlap_is_taken():
+    cube = np.zeros((2, 3, 4))
+    held = np.zeros(3, [("a", "f8"), ("b", "f4")])
+    outs = cube.T, cube[:, ::-1, ::2], cube[:, None], cube[:0], held["b"], held["a"]
+    for out in outs:
+        x = np.full(out.shape, 0.3, out.dtype)
+        assert round_to(x, "float4_e2m1fn", out=out) is out and (out == 0.5).all()
+    with torch.inference_mode():
+        out = torch.zeros(4, 2).t()
+        assert round_to(torch.full((2, 4), 0.3), "float4_e2m1fn", out=out) is out
+    assert (out == 0.5).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_inside_a_transform_there_is_nothing_to_round(dtype):
+    x = torch.ones(2, 3).to(dtype)
+    for inside in (
+        lambda x: round_to(x, "float16"),
+        lambda x: round_to(torch.ones(3).to(dtype), "float16", out=x),
+    ):
+        with pytest.raises(InputError, match="inside a transform such as torch.func"):
+            torch.func.vmap(inside)(x)
+
+
+def test_a_format_beyond_float32_rounds_float32_without_a_warning():
+    wide = FloatFormat("wide", 9, 5)
+    for x in (np.float32(1.01), torch.tensor([1.01]), torch.tensor([1.01]).bfloat16()):
+        assert float(round_to(x, wide)) == 1.0
+
+
+def test_only_stochastic_rounding_looks_at_rng():
+    for mode in MODES[:-1]:
+        assert round_to(1.0, "float16", mode, rng="junk") == 1.0
 
 
 def test_an_out_that_cannot_be_written_is_told_before_anything_is_done():
@@ -257,6 +312,8 @@ def test_nan_has_no_value_in_a_finite_format(name, holder):
     (np.float16([0.0]), "float8_e8m0fnu", r"5.8774\d*e-39"),
     (torch.tensor([448.0]).to(torch.float8_e4m3fn), "float8_e8m0fnu", "512.0"),
     (np.array([6.0]).astype(ml_dtypes.float4_e2m1fn), "float8_e8m0fnu", "8.0"),
+    (np.array([-1.0]).astype(ml_dtypes.float4_e2m1fn), "float8_e8m0fnu", "nan"),
+    (np.array([1.0, -1.0], ml_dtypes.float6_e3m2fn), "float8_e8m0fnu", "nan"),
 ])  # fmt: skip
 def test_a_value_that_the_dtype_cannot_hold_is_not_rounded_again(x, name, value):
     with pytest.raises(

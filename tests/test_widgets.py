@@ -93,7 +93,13 @@ class TestBadInput:
             ({"format": "float17"}, "unknown format 'float17'"),
             ({"format": 16}, "unknown format 16"),
             ({"formats": ["float17"]}, "unknown format 'float17'"),
-            ({"formats": [MINE, FloatFormat("mine", 4, 3)]}, "name of its own"),
+            (
+                {"formats": ["float32", MINE, FloatFormat("mine", 4, 3)]},
+                "^two formats are named mine: give each a name of its own",
+            ),
+            ({"formats": 3}, "formats was 3: give a list"),
+            ({"formats": "float16"}, "formats was 'float16': give a list"),
+            ({"formats": MINE}, "formats was FloatFormat"),
             ({"value": "0.1"}, "no real number"),
             ({"value": [1.0, 2.0]}, r"shape \(2,\): give one number"),
             ({"format": "float4_e2m1fn", "value": math.nan}, "has no NaN"),
@@ -110,6 +116,12 @@ class TestBadInput:
             ("code", -1, "float16 codes are 0 to 65535"),
             ("format", "float17", "unknown format 'float17'"),
             ("format", "float4_e2m1fn", "has no NaN"),
+            ("format", 3, "unknown format 3: choose from"),
+            ("format", ["float16"], "unknown format .*: choose from"),
+            ("code", 1.5, "codes of dtype float64"),
+            ("code", "7c00", "float16 codes are integers"),
+            ("code", True, "float16 codes are integers"),
+            ("code", [1], "one code"),
         ],
     )
     def test_what_cannot_be_set_changes_nothing(self, name, value, words):
@@ -118,6 +130,32 @@ class TestBadInput:
         with pytest.raises(InputError, match=words):
             setattr(explorer, name, value)
         assert (explorer._shown, explorer.format, explorer.code) == before
+
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            ({"format": "float16", "code": "fffff", "asked": ""}, "codes are 0 to"),
+            ({"format": "float17", "code": "ff", "asked": ""}, "unknown format"),
+            ({"format": "float16", "code": "xyz", "asked": ""}, "hexadecimal"),
+            ({"format": "float16", "code": "-1", "asked": ""}, "hexadecimal"),
+            ({"format": "float16", "code": 5, "asked": ""}, "as texts"),
+            ({"format": "float16", "code": "ff", "asked": 5}, "as texts"),
+            ({"format": "float16", "code": "ff"}, "give format, code and asked"),
+            ({}, "give format, code and asked"),
+            (None, "give format, code and asked"),
+        ],
+    )
+    def test_a_state_that_the_view_cannot_have_changes_nothing(self, state, words):
+        explorer = BitExplorer()
+        before = explorer._shown, explorer.format, explorer.code
+        with pytest.raises(InputError, match=words):
+            explorer.set_state({"_shown": state})
+        assert (explorer._shown, explorer.format, explorer.code) == before
+
+    def test_a_code_of_numpy_is_as_good(self):
+        explorer = BitExplorer()
+        explorer.code = np.uint16(0x3C00)
+        assert explorer.value == 1 and type(explorer.code) is int
 
 
 class TestStoredOutput:

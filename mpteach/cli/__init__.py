@@ -1,9 +1,11 @@
 """The `mpteach` command: one module a subcommand, one sentence and status 2 on bad input."""
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from typing import NoReturn
 
 from mpteach import course
@@ -44,6 +46,22 @@ def parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand and return its exit status: 0 done, 2 bad input, 130 Ctrl-C."""
+    with _no_closed_outputs():
+        return _status(argv)
+
+
+@contextlib.contextmanager
+def _no_closed_outputs() -> Iterator[None]:
+    """Let nothing become of what is written to an output closed by e.g. `>&-`."""
+    with contextlib.ExitStack() as stack, open(os.devnull, "w") as nowhere:
+        if sys.stdout is None:
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        if sys.stderr is None:
+            stack.enter_context(contextlib.redirect_stderr(nowhere))
+        yield
+
+
+def _status(argv: list[str] | None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -64,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
         sentence = (
             f"{error.name} cannot be loaded: run 'mpteach doctor' for the remedy."
         )
+    except MemoryError:
+        sentence = "this machine's memory is too small for it: ask for less."
     except OSError as error:
         what = error.filename or "the output"
         sentence = f"{what} cannot be used ({error.strerror}): free it or name another."

@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
 
     from mpteach import products, records
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     writer = files.only_writer(args.out) if args.out else contextlib.nullcontext()
     with writer:
         record = products.begin(device, args.command_line)

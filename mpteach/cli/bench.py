@@ -53,7 +53,25 @@ def run(args: argparse.Namespace) -> int:
         )
         with tqdm(total=len(cases), unit="case") as bar:
             record = benchmarks.run(record, cases, bar.update)
-        if args.out:
-            record.save(args.out)
+        saved = args.out is None or _saved_as_new(record, args.out)
     print(record.text() if args.json else benchmarks.table(record))
+    if not saved:
+        raise InputError(
+            f"{str(args.out)!r} appeared meanwhile and is left as it is: what is "
+            "printed is kept nowhere, so copy it, or give another --out."
+        )
     return 0
+
+
+def _saved_as_new(record, out: Path) -> bool:
+    """Save `record` unless something is there by now; say whether it was saved."""
+    try:
+        out.open("xb").close()
+    except FileExistsError:
+        return False
+    try:
+        record.save(out)
+    except BaseException:
+        out.unlink()
+        raise
+    return True

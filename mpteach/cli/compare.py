@@ -98,7 +98,9 @@ def asked(args: argparse.Namespace) -> tuple:
     given = {name: getattr(args, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     settings = replace(training.Settings(), **given)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if args.text is None:
         return args.size, settings, data.standard_library(), device
     _require_apart(args.out, args.text)

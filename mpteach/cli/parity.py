@@ -28,7 +28,9 @@ def run(args: argparse.Namespace) -> int:
     from mpteach import proofs, records, training
 
     training.require_count("steps", args.steps)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     fresh = proofs.begin(device, args.steps, args.command_line)
     with files.only_writer(args.out):
         record = records.resume(fresh, args.out)

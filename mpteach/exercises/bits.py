@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -156,6 +157,8 @@ def _worst_flip(answer: int) -> str:
     worst = max(flips, key=lambda code: abs(float(brain.decode(code)) - 0.5))
     if isinstance(answer, str):
         return "Give the code as an integer, without quotes."
+    if not _is_whole(answer):
+        return "Give the code as an integer, e.g. in hexadecimal digits after 0x."
     if answer == worst:
         return ""
     if answer == start:
@@ -204,6 +207,14 @@ def _hint_on_rule(
     if found == by_rule["fn"].max:
         return f'With "{rule}" and {case}, is the code of all ones still a NaN?'
     return f'With "{rule}" and {case}: which is the last code that is a number?'
+
+
+def _is_whole(answer: Any) -> bool:
+    """Say whether `answer` is one whole number, numpy's and floats included."""
+    one = answer.item() if getattr(answer, "ndim", None) == 0 else answer
+    if isinstance(one, float):
+        return one.is_integer()
+    return isinstance(one, int) and not isinstance(one, bool)
 
 
 def _finer_reference(x: float) -> str:

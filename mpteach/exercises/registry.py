@@ -195,8 +195,11 @@ def _call_text(function: Callable[..., Any], args: tuple, kwargs: dict) -> str:
 
 
 def _hint_of(error: BaseException, answer: Any, probe: _Probe | None) -> str:
+    kind = type(answer).__name__
+    if not probe and _text(error) == f"'{kind}' object is not callable":
+        return f"an answer of type {kind} is no function: give the function itself."
     if not (probe and probe.call):
-        given = f"an answer of type {type(answer).__name__}"
+        given = f"an answer of type {kind}"
     elif error is probe.raised:
         return f"{probe.call} raised {_what(error)}."
     else:

@@ -8,6 +8,7 @@ on without a kernel and without a network.
 import dataclasses
 import html
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
@@ -18,6 +19,7 @@ import traitlets
 from mpteach import formats as families
 from mpteach.errors import InputError
 from mpteach.formats import FloatFormat
+from mpteach.inputs import shown
 
 _IMPORTS_END = 'from "./arithmetic.js";\n'
 _PAGE = """\
@@ -49,6 +51,17 @@ def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
 
 
+class _Checked(traitlets.TraitType):
+    """A trait whose values the widget's method of this name returns or refuses."""
+
+    def __init__(self, checker: str, default: Any, **kwargs: Any) -> None:
+        super().__init__(default, **kwargs)
+        self.checker = checker
+
+    def validate(self, owner: "BitExplorer", value: Any) -> Any:
+        return getattr(owner, self.checker)(value)
+
+
 class BitExplorer(anywidget.AnyWidget):
     """The bits of one number in one format, to click, to type and to compare.
 
@@ -58,17 +71,18 @@ class BitExplorer(anywidget.AnyWidget):
     two formats of one name and for a value that the format cannot hold.
 
     `format` (a name) and `code` follow what the reader does; both can be observed and
-    set. Setting `format` keeps the number, setting `code` the format.
+    set. Setting `format` keeps the number, setting `code` the format. Raises InputError
+    for what is no name of a format here, and no code of it.
     """
 
-    format = traitlets.Unicode(help="name of the format shown")
-    code = traitlets.Int(help="code shown, an integer of the format's bits")
+    format = _Checked("_known_name", "", help="name of the format shown")
+    code = _Checked("_own_code", 0, help="code shown, an integer of the format's bits")
 
     _esm = _program()
     _formats = traitlets.List(traitlets.Dict()).tag(sync=True)
     # One trait for the view, as a format and its code only make sense together. The
     # code is in hexadecimal digits: JavaScript's own numbers end at 2^53.
-    _shown = traitlets.Dict().tag(sync=True)
+    _shown = _Checked("_possible_state", None).tag(sync=True)
 
     def __init__(
         self,
@@ -114,15 +128,32 @@ class BitExplorer(anywidget.AnyWidget):
         return f"0x{code:0{-(-self._format_called(self.format).bits // 4)}x}"
 
     def _format_called(self, name: str) -> FloatFormat:
-        if name not in self._by_name:
+        if not isinstance(name, str) or name not in self._by_name:
             known = ", ".join(self._by_name)
-            raise InputError(f"unknown format {name!r}: choose from {known}.")
+            raise InputError(f"unknown format {shown(name)}: choose from {known}.")
         return self._by_name[name]
 
-    @traitlets.validate("format")
-    def _known_format(self, proposal: Mapping[str, Any]) -> str:
-        self._format_called(proposal["value"])
-        return proposal["value"]
+    def _known_name(self, name: Any) -> str:
+        return self._format_called(name).name
+
+    def _own_code(self, code: Any) -> int:
+        self._format_called(self.format).fields_of(code)
+        return int(code)
+
+    def _possible_state(self, state: Any) -> dict[str, str]:
+        texts = state.values() if isinstance(state, dict) else ()
+        if (
+            not texts
+            or set(state) != {"format", "code", "asked"}
+            or not all(isinstance(text, str) for text in texts)
+            or not re.fullmatch("[0-9a-f]+", state["code"])
+        ):
+            raise InputError(
+                f"state {shown(state)}: give format, code and asked as texts, the code "
+                "in hexadecimal digits."
+            )
+        self._format_called(state["format"]).fields_of(int(state["code"], 16))
+        return state
 
     @traitlets.observe("_shown")
     def _follow_the_view(self, change: Mapping[str, Any]) -> None:
@@ -144,35 +175,32 @@ class BitExplorer(anywidget.AnyWidget):
 
     @traitlets.observe("code")
     def _keep_the_format(self, change: Mapping[str, Any]) -> None:
-        if change["new"] == int(self._shown["code"], 16):
-            return
-        try:
-            self._format_called(self.format).fields_of(change["new"])
-        except InputError:
-            self.code = change["old"]
-            raise
-        self._shown = _state(self.format, change["new"])
+        if change["new"] != int(self._shown["code"], 16):
+            self._shown = _state(self.format, change["new"])
 
 
 def _choice(
     asked: str | FloatFormat, given: Iterable[str | FloatFormat] | None
 ) -> tuple[FloatFormat, dict[str, FloatFormat]]:
     """Return the format asked for, and by name all those to choose from, it included."""
-    every = [*map(_format, families.FORMATS if given is None else given)]
+    given = families.FORMATS if given is None else given
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise InputError(
+            f"formats was {shown(given)}: give a list of formats or their names."
+        )
+    every = [*map(families.get, given)]
     known = {fmt.name: fmt for fmt in every}
     chosen = known[asked] if isinstance(asked, str) and asked in known else None
-    chosen = chosen or _format(asked)
+    chosen = chosen or families.get(asked)
     if chosen not in every:
         every.append(chosen)
-    by_name = {fmt.name: fmt for fmt in every}
-    if len(by_name) < len(every):
-        names = ", ".join(fmt.name for fmt in every)
-        raise InputError(f"formats named {names}: give each a name of its own.")
-    return chosen, by_name
-
-
-def _format(one: str | FloatFormat) -> FloatFormat:
-    return one if isinstance(one, FloatFormat) else families.get(one)
+    names = [fmt.name for fmt in every]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(
+            f"two formats are named {', '.join(twice)}: give each a name of its own."
+        )
+    return chosen, dict(zip(names, every, strict=True))
 
 
 def _state(name: str, code: int, asked: str = "") -> dict[str, str]:
