@@ -199,8 +199,7 @@ def stall_ratio(fmt: FloatFormat | str, weight: np.ndarray | float = 1.0) -> np.
     binade it falls from eps/2, at the power of two, to just above eps/4. Toward zero
     the limit is the same, but half of it at a power of two.
     """
-    fmt = fmt if isinstance(fmt, FloatFormat) else formats.get(fmt)
-    return fmt.ulp(weight) / 2 / np.abs(weight)
+    return formats.get(fmt).ulp(weight) / 2 / np.abs(weight)
 
 
 def _share_gradient(wide: Tensor, weight: Tensor) -> None:
