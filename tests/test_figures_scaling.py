@@ -78,6 +78,14 @@ def test_exponent_rows_say_their_names_and_the_share_of_zeros(ax):
     assert not crowded(ax)
 
 
+def test_names_of_ranges_stand_inside_the_axis(ax):
+    figures.plot_exponents({"small": {"lowest": -26, "counts": [1] * 20}}, ax)
+    low, high = ax.get_xlim()
+    assert high < 16 and texts(ax)[1:] == ["subnormal", "normal"]
+    assert all(low < t.get_position()[0] < high for t in ax.texts[1:])
+    assert {line.get_xdata()[0] for line in ax.lines} == {-25, -14}
+
+
 def test_shares_are_stacked_to_all_of_the_numbers(ax):
     histogram, powers = exponents(torch.logspace(-12, -1, 99)), range(0, 33)
     figures.plot_shares(histogram, powers, ax, mark=16)

@@ -53,11 +53,11 @@ def plot_exponents(rows: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes:
 def _name_ranges(ax: Axes) -> None:
     """Draw the borders of the ranges, and their names at the top, inside the limits."""
     low, high = ax.get_xlim()
-    starts = [max(start, low) for start, _ in RANGES.values()]
+    starts = [min(max(start, low), high) for start, _ in RANGES.values()]
     for (name, (start, color)), left, right in zip(
         RANGES.items(), starts, [*starts[1:], high], strict=True
     ):
-        if left > low:
+        if low < left < high:
             ax.axvline(start, color="0.7", lw=1, zorder=0)
         if right - left > 4:
             ax.text((left + right) / 2, -1.2, name, color=color, ha="center")
