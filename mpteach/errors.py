@@ -6,3 +6,9 @@ class InputError(ValueError):
 
     The command line prints it and exits with status 2.
     """
+
+
+def require(holds: object, sentence: str) -> None:
+    """Raise InputError with `sentence` unless `holds` is true."""
+    if not holds:
+        raise InputError(sentence)

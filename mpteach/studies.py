@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mpteach import comparison, gpt, gradients, training, updates
+from mpteach import comparison, epsilons, gpt, gradients, training, updates
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.inputs import shown
@@ -38,6 +38,11 @@ STUDIES = {
         "which updates does a bfloat16 weight swallow, and what does it cost?",
         updates.variants,
         updates.one_run,
+    ),
+    "epsilon": Study(
+        "why do float16 weights under Adam fail, and what remains when it is cured?",
+        epsilons.variants,
+        epsilons.one_run,
     ),
 }
 

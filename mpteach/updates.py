@@ -91,27 +91,36 @@ def one_run(
     """
     observers = []
 
-    def make_optimizer(model: nn.Module, settings: training.Settings) -> Optimizer:
-        optimizer = training.adamw(model, settings)
-        if store := STORES.get(variant):
-            optimizer = MasterWeights(
-                torch.optim.AdamW,
-                model,
-                store=store,
-                seed=seed,
-                lr=settings.learning_rate,
-                betas=(0.9, settings.beta2),
-            )
+    def observed(model: nn.Module, settings: training.Settings) -> Optimizer:
+        optimizer = make_optimizer(STORES.get(variant), seed)(model, settings)
         steps = filter(settings.is_sampled, range(1, settings.steps + 1))
         observers.append(UpdateObserver(model, optimizer, steps))
         return optimizer
 
     recipe = recipes.get("bf16-pure" if variant in STORES else variant)
     done = training.train(
-        model, corpus, recipe, settings, seed, on_step, make_optimizer=make_optimizer
+        model, corpus, recipe, settings, seed, on_step, make_optimizer=observed
     )
     (observer,) = observers
     layers = observer.shares if seed == 0 else ("all",)
     shares = {layer: observer.shares[layer] for layer in layers}
     seen = {"steps": observer.steps, "shares": shares}
     return {**asdict(replace(done, seconds=[])), "seen": seen}
+
+
+def make_optimizer(
+    store: str | None, seed: int, **options: Any
+) -> Callable[[nn.Module, training.Settings], Optimizer]:
+    """Return what makes AdamW for a model: `store` of MasterWeights, or None for torch's.
+
+    `options` go to AdamW beside the learning rate and betas of the settings.
+    """
+
+    def made(model: nn.Module, settings: training.Settings) -> Optimizer:
+        common = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
+        if store is None:
+            return torch.optim.AdamW(model.parameters(), **common, **options)
+        kept = {"store": store, "seed": seed}
+        return MasterWeights(torch.optim.AdamW, model, **kept, **common, **options)
+
+    return made

@@ -34,6 +34,7 @@ FLOORS = {
         "scaler_parity",
         "gradients",
         "updates",
+        "epsilons",
         "studies",
         "proofs",
         "autocast_probe",

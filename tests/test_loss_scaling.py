@@ -45,11 +45,11 @@ def test_a_parity_run_is_plain_data_drawn_by_its_seed():
 
 MUTANTS = {
     "never skips": ("if self._clean[optimizer] else None", ""),
-    "never backs off": (" * self.backoff_factor", " * 1"),
-    "backs off in float32": ("self._scale.double() * self.b", "self._scale * self.b"),
-    "grows in float32": ("self._scale.double() * self.g", "self._scale * self.g"),
-    "grows to inf": ("grown if grown.isfinite() else self._scale", "grown"),
-    "grows a step late": ("_tracker == self", "_tracker - 1 == self"),
+    "never backs off": ("_multiply(self.backoff_factor)", "_multiply(1)"),
+    "multiplies in float32": ("self._scale.double() * factor", "self._scale * factor"),
+    "grows to inf": ("scale if scale.isfinite() else self._scale", "scale"),
+    "grows a step late": ("_tracker + 1 == self", "_tracker == self"),
+    "counts on after a change": ("self._growth_tracker = 0\n\n", "pass\n\n"),
     "one finite optimizer will do": ("all(self._clean", "any(self._clean"),
     "divides": ("grad.mul_(inverse)", "grad.div_(self._scale)"),
     "overlooks NaN": ("grad.isfinite()", "(~grad.isinf())"),

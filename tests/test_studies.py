@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mpteach import cli, data, gpt, proofs, records, studies, training, updates
+from mpteach import cli, data, epsilons, gpt, proofs, records, studies, training, updates
 from mpteach.errors import InputError
 
 TEXT = data.Corpus("letters", bytes(range(32, 127)) * 40)
@@ -24,7 +24,9 @@ def test_a_study_runs_each_variant_once_and_goes_on(name, tmp_path):
     )
     variants = studies.STUDIES[name].variants("cpu")
     assert [run["variant"] for run in record.data["runs"]] == variants
-    assert len(calls) == 3 * len(variants) and not studies.missing(record, [0])
+    ended = {"fp16-pure": 1} if name == "epsilon" else {}  # at its first NaN
+    assert len(calls) == 3 * len(variants) - sum(ended.values())
+    assert not studies.missing(record, [0])
     assert [run["variant"] for run in records.load(path).data["runs"]] == variants
     assert len(studies.missing(record, [0, 1])) == len(variants)
     assert all(variant in studies.table(record) for variant in variants)
@@ -37,6 +39,29 @@ def test_updates_by_layer_are_counted_at_the_sampled_steps(tmp_path):
     assert set(by_name["fp32"]["shares"]) == {"all", *names_of_weights()}
     full, pure = (by_name[name]["shares"]["all"][1] for name in ("fp32", "bf16-pure"))
     assert full < 0.001 and pure > 0.01
+
+
+def test_epsilon_counts_second_moments_that_are_zero(tmp_path):
+    record = studies.run(begun("epsilon"), [0], TEXT, tmp_path / "r.json")
+    runs = {run["variant"]: run for run in record.data["runs"]}
+    for run in runs.values():
+        seen = run["seen"]
+        assert len(seen["second_moment_zero"]) == len(seen["steps"]) >= 1
+    zeros = {name: run["seen"]["second_moment_zero"][0] for name, run in runs.items()}
+    assert runs["fp16-pure"]["non_finite_step"] == 2 and zeros["fp16-pure"] > 0.1
+    assert runs["fp16-eps"]["non_finite_step"] is None
+    assert zeros["fp16-eps"] == zeros["fp16-pure"] == zeros["fp16-fused"]
+    assert zeros["fp16-master"] == zeros["fp16-nearest"] == zeros["fp16"] == 0
+    assert len(runs["fp16-master"]["loss_scale"]) >= 1
+
+
+def test_a_second_moment_counts_as_zero_only_beside_a_gradient():
+    weights = [torch.zeros(4, dtype=torch.float16, requires_grad=True)]
+    optimizer = torch.optim.AdamW(weights, eps=1e-3)
+    weights[0].grad = torch.tensor([0.0, 1e-4, 0.01, 1.0], dtype=torch.float16)
+    optimizer.step()
+    # 0.001 * 1e-8 and 0.001 * 1e-4 against the smallest float16, 6e-8.
+    assert epsilons.second_moment_zero(optimizer) == round(1 / 3, 4)
 
 
 def names_of_weights() -> list[str]:
