@@ -204,15 +204,15 @@ def _choices(optimizer: str) -> dict[str, tuple[float, ...]]:
 def _draw_sides(
     draw: random.Random, generator: torch.Generator, settings: _Settings
 ) -> tuple[_Side, _Side]:
-    # On a GPU some runs keep one weight on the CPU: one optimizer, two devices.
-    devices = [settings.device] * 3 + [draw.choice(("cpu", settings.device))]
-    # torch's own scaler has no kernel for bfloat16 gradients on CUDA.
+    # All on one device: torch copies scale and flag to a weight on the CPU without waiting
+    # for the GPU, and the copy may land on what it has found since (pytorch pull request
+    # 176429). And torch has no kernel that unscales bfloat16 gradients on CUDA.
     halves = torch.bfloat16 if settings.device == "cpu" else torch.float32
     start = [
         torch.randn(shape, generator=generator).to(
-            device, halves if dtype == torch.bfloat16 else dtype
+            settings.device, halves if dtype == torch.bfloat16 else dtype
         )
-        for (shape, dtype), device in zip(WEIGHTS, devices)
+        for shape, dtype in WEIGHTS
     ]
     return _Side(settings, start, is_ours=True), _Side(settings, start, is_ours=False)
 
