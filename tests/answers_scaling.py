@@ -93,8 +93,9 @@ WRONG = {
         (lambda g, s, m: list(np.array(g) / np.linalg.norm(g) * m), "short enough"),
         (lambda g, s, m: list(np.clip(np.array(g) / s, -m, m)), "Compare the norm"),
         (lambda g, s, m: [np.linalg.norm(g)], "one number a gradient"),
-        (lambda g, s, m: [x * s for x in clipped(g, s, m)], "Compare the norm"),
-        (lambda g, s, m: [abs(x) for x in clipped(g, s, m)], "short enough"),
+        (lambda g, s, m: [x * s for x in clipped(g, s, m)], "still scaled"),
+        (lambda g, s, m: [abs(x) for x in clipped(g, s, m)], "the signs are not"),
+        (lambda g, s, m: [x / 2 for x in clipped(g, s, m)], "Compare the norm"),
     ],
     "04-4": [
         (lambda g, s: 0, "one more step"),

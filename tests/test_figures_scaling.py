@@ -72,10 +72,17 @@ def test_exponents_are_bars_in_the_colour_of_their_range(ax):
 def test_exponent_rows_say_their_names_and_the_share_of_zeros(ax):
     figures.plot_exponents(ROWS, ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(ROWS)
-    assert texts(ax)[:3] == [" 100 % zero", " 25 % zero", " 0 % zero"]
+    assert texts(ax)[:3] == [" 100.0 % zero", " 25.0 % zero", " 0.0 % zero"]
     assert texts(ax)[3:] == ["zero", "subnormal", "normal"]
     assert {line.get_xdata()[0] for line in ax.lines} == {-25, -14, 16}
     assert not crowded(ax)
+
+
+def test_the_axis_of_exponents_leaves_out_what_cannot_be_seen(ax):
+    counts = [2, 0, 0, 1000, 10, 500, 11, 9]
+    figures.plot_exponents({"row": {"lowest": -40, "counts": counts}}, ax)
+    assert ax.get_xlim() == (-37 - 2, -34 + 3)
+    assert len(ax.patches) == len(counts) and texts(ax)[0] == " 100.0 % zero"
 
 
 def test_names_of_ranges_stand_inside_the_axis(ax):
@@ -99,6 +106,8 @@ def test_shares_are_stacked_to_all_of_the_numbers(ax):
     np.testing.assert_allclose(tops, 100)
     assert ax.lines[0].get_xdata()[0] == 16 and "$2^{16}$" in texts(ax)
     assert {" zero ", " normal ", " infinite "} <= set(texts(ax)) and not crowded(ax)
+    zero = next(t for t in ax.texts if t.get_text() == " zero ")
+    assert zero.get_position()[1] < 100 * shares(histogram, powers[3])["zero"]
 
 
 RUNS = {
@@ -163,7 +172,9 @@ def test_a_scale_without_skipped_steps_has_no_mark(ax):
 
 def test_endings_are_dots_with_their_mean(ax):
     losses = {"nothing": [1.5, 1.7], "zeros": [3.0, 3.5], "both": [2.0]}
-    figures.plot_endings(losses, ax)
+    figures.plot_endings(losses, ax, {"nothing": "tfloat32"})
+    colors = [COLORS["tfloat32"], COLORS["float16"], COLORS["float16"]]
+    assert [line.get_color() for line in ax.lines] == colors
     drawn = [line.get_xydata().tolist() for line in ax.lines]
     assert drawn == [[[x, r] for x in v] for r, v in enumerate(losses.values())]
     assert texts(ax) == ["mean 1.60", "mean 3.25", "mean 2.00"] and not crowded(ax)

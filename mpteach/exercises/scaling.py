@@ -77,8 +77,10 @@ def _clipped(answer: Callable) -> str:
             return f"Return one number a gradient ({case})."
         if np.allclose(found, early / scale):
             return f"You clipped first: whose norm did you take ({case})?"
-        if np.allclose(found, early):
+        if np.allclose(found, early) or np.allclose(found, right * scale):
             return f"They are still scaled ({case})."
+        if np.allclose(np.abs(found), np.abs(right)):
+            return f"The sizes are right, the signs are not ({case})."
         if np.allclose(found, true):
             return f"The norm is still above max_norm ({case})."
         if np.linalg.norm(true) < limit:

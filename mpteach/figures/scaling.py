@@ -31,19 +31,23 @@ def plot_exponents(rows: Mapping[str, Mapping[str, Any]], ax: Axes) -> Axes:
     """Histograms of exponents, one row each, in the colours of float16's ranges.
 
     `rows` maps a name to a histogram as `gradients.exponents` gives it. Each row has its
-    own height; beside it stands the share that becomes zero.
+    own height; beside it stands the share that becomes zero, counted over all numbers.
+    The axis begins and ends where bars can be seen: at a 100th of their row's highest.
     """
+    seen = []
     for row, (name, histogram) in enumerate(rows.items()):
         counts = np.asarray(histogram["counts"], dtype=float)
         powers = histogram["lowest"] + np.arange(len(counts))
         heights = -0.85 * counts / max(counts.max(), 1)
         colors = [RANGES[range_of(power)][1] for power in powers]
         ax.bar(powers + 0.5, heights, 1.0, bottom=row, color=colors)
-        said = f" {100 * shares(histogram)['zero']:.0f} % zero"
-        ax.text(1.0, row - 0.1, said, transform=ax.get_yaxis_transform(), va="bottom")
+        seen.extend(powers[counts > counts.max() / 100])
+        said = f" {100 * shares(histogram)['zero']:.1f} % zero"
+        place = {"transform": ax.get_yaxis_transform(), "va": "center"}
+        ax.text(1.0, row - 0.35, said, **place)
     ax.set_yticks(np.arange(len(rows)) - 0.35, labels=list(rows))
     ax.set(xlabel="exponent: the number lies between $2^e$ and $2^{e+1}$")
-    ax.set(ylim=(len(rows) - 0.9, -1.9))
+    ax.set(xlim=(min(seen) - 2, max(seen) + 3), ylim=(len(rows) - 0.9, -1.9))
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     _name_ranges(ax)
@@ -54,13 +58,13 @@ def _name_ranges(ax: Axes) -> None:
     """Draw the borders of the ranges, and their names at the top, inside the limits."""
     low, high = ax.get_xlim()
     starts = [min(max(start, low), high) for start, _ in RANGES.values()]
-    for (name, (start, color)), left, right in zip(
+    for (name, (start, _)), left, right in zip(
         RANGES.items(), starts, [*starts[1:], high], strict=True
     ):
         if low < left < high:
             ax.axvline(start, color="0.7", lw=1, zorder=0)
         if right - left > 4:
-            ax.text((left + right) / 2, -1.2, name, color=color, ha="center")
+            ax.text((left + right) / 2, -1.2, name, color="0.2", ha="center")
     ax.set_xlim(low, high)
 
 
@@ -78,10 +82,13 @@ def plot_shares(
         ax.fill_between(powers, below, below + height, color=color, lw=0, label=name)
         widest = int(height.argmax())
         if height[widest] > 12:
-            middle = below[widest] + height[widest] / 2
             edge = {0: "left", len(powers) - 1: "right"}.get(widest, "center")
-            place = {"ha": edge, "va": "center", "color": "white"}
-            ax.text(powers[widest], middle, f" {name} ", weight="bold", **place)
+            # At an edge, as high as the area still is where the word ends.
+            inside = min(max(widest, 3), len(powers) - 4)
+            middle = below[inside] + height[inside] / 2
+            place = {"ha": edge, "va": "center", "weight": "bold"}
+            dark = "black" if name == "subnormal" else "white"
+            ax.text(powers[widest], middle, f" {name} ", color=dark, **place)
         below = below + height
     ax.axvline(mark, color="white", ls=":", lw=2)
     ax.text(mark, 101, f"$2^{{{mark}}}$", ha="center", va="bottom")
@@ -105,7 +112,7 @@ def plot_training(runs: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
         ax.annotate(
             name,
             (steps[-1], 10 ** ends[name]),
-            xytext=(6, 0),
+            xytext=(10, 0),
             textcoords="offset points",
             color=COLORS[dtype],
             va="center",
@@ -125,10 +132,10 @@ def _spread(heights: Mapping[str, float]) -> dict[str, float]:
 
 
 def plot_flow(stages: Mapping[str, tuple[float, str]], ax: Axes) -> Axes:
-    """One number's way through a training step: its magnitude after each call.
+    """The way through a training step: a magnitude after each call.
 
     `stages` maps a call to the magnitude and to what has it: "loss", "gradient" or
-    "weight". Magnitudes are on a log2 axis, with float16's zero and infinity behind.
+    "change". Magnitudes are on a log2 axis, with float16's zero and infinity behind.
     """
     ax.set_yscale("log", base=2)
     sizes = np.array([size for size, _ in stages.values()])
@@ -188,10 +195,16 @@ def plot_loss_scale(
     return ax
 
 
-def plot_endings(losses: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
-    """Final losses, one row a kind of run, one dot a seed, and their mean beside it."""
+def plot_endings(
+    losses: Mapping[str, Sequence[float]], ax: Axes, formats: Mapping[str, str]
+) -> Axes:
+    """Final losses, one row a kind of run, one dot a seed, and their mean beside it.
+
+    `formats` names the precision of a kind, for its colour, where it is not float16.
+    """
     for row, (name, values) in enumerate(losses.items()):
-        ax.plot(values, [row] * len(values), "o", color=COLORS["float16"], ms=9)
+        color = COLORS[formats.get(name, "float16")]
+        ax.plot(values, [row] * len(values), "o", color=color, ms=9)
         said = f"mean {np.mean(values):.2f}"
         ax.annotate(
             said,
@@ -201,7 +214,7 @@ def plot_endings(losses: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
             va="center",
         )
     ax.set_yticks(range(len(losses)), labels=list(losses))
-    ax.set(xlabel="final training loss (nats a byte)")
+    ax.set(xlabel="final training loss, lower is better")
     ax.set(ylim=(len(losses) - 0.5, -0.5))
     ax.margins(x=0.25)
     return ax
