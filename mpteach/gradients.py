@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from mpteach import formats, recipes, training
 from mpteach.data import Corpus
+from mpteach.errors import InputError
+from mpteach.inputs import require_one_of, shown
 
 HALF = formats.get("float16")
 # Half of the smallest subnormal number: from here down float16 has zero only.
@@ -28,7 +30,9 @@ def exponents(x: Tensor) -> dict[str, Any]:
     `lowest` is the exponent of the first entry of `counts`; `zeros` and `non_finite`
     elements are counted apart. Exponents below -100 and above 40 count as these.
     """
-    size = x.detach().abs().float().flatten()
+    if not isinstance(x, Tensor):
+        raise InputError(f"{shown(x)} is no tensor: give one.")
+    size = x.detach().abs().double().flatten()
     finite = torch.isfinite(size)
     numbers = size[finite & (size > 0)]
     bins = (torch.frexp(numbers).exponent.long() - 1).clamp(LOWEST, HIGHEST) - LOWEST
@@ -78,7 +82,8 @@ class Observer:
         for name, module in model.named_modules():
             if not list(module.children()):
                 module.register_forward_hook(self._on_output(name))
-        for name, parameter in model.named_parameters():
+        learns = [p for p in model.named_parameters() if p[1].requires_grad]
+        for name, parameter in learns:
             parameter.register_hook(self._on_gradient(name, "weight gradient"))
 
     def _begin(self, module: nn.Module, inputs: Any) -> None:
@@ -88,7 +93,9 @@ class Observer:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             if torch.is_grad_enabled() and self._step in self._steps:
                 self._note(name, "activation", output)
-                output.register_hook(self._on_gradient(name, "activation gradient"))
+                if output.requires_grad:
+                    hook = self._on_gradient(name, "activation gradient")
+                    output.register_hook(hook)
 
         return hook
 
@@ -134,6 +141,7 @@ class Alteration:
     """
 
     def __init__(self, model: nn.Module, name: str) -> None:
+        require_one_of("name", name, tuple(ALTERATIONS))
         self._alter = ALTERATIONS[name]
         self._scaler: Any = None
         model.register_forward_hook(self._hook_the_graph)
@@ -146,6 +154,8 @@ class Alteration:
     def _hook_the_graph(self, module: nn.Module, inputs: Any, logits: Tensor) -> None:
         if not torch.is_grad_enabled():
             return
+        if self._scaler is None:
+            raise InputError("the Alteration has no scaler: call make_scaler first.")
         scale, todo, met = self._scaler.get_scale(), [logits.grad_fn], set()
         while todo:
             node = todo.pop()

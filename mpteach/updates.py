@@ -50,7 +50,7 @@ class UpdateObserver:
         self._step += 1
         if self._step in self._chosen:
             self._before = {
-                name: (weight.detach().clone(), weight.grad.clone())
+                name: (weight.detach().clone(), _gradient(weight))
                 for name, weight in self._weights.items()
             }
 
@@ -65,6 +65,11 @@ class UpdateObserver:
             lost, count = lost + share * before.numel(), count + before.numel()
         self.shares["all"].append(round(lost / count, 4))
         self._before = {}
+
+
+def _gradient(weight: Tensor) -> Tensor:
+    # A layer that is frozen or was not used has none: nothing of it was to move.
+    return torch.zeros_like(weight) if weight.grad is None else weight.grad.clone()
 
 
 def variants(device: str) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils.checkpoint import checkpoint
 
 import mpteach.autocast
 from mpteach.autocast import autocast
@@ -159,9 +160,14 @@ def attentive() -> nn.Module:
     return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
 
+def gated() -> nn.Module:
+    """Activations whose derivatives have kernels that could be taken apart."""
+    return nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8), nn.Mish())
+
+
 @pytest.mark.parametrize("inside", [False, True], ids=["after", "in the region"])
 @pytest.mark.parametrize("dtype", [BF16, FP16])
-@pytest.mark.parametrize("make", [recurrent, convolutional, attentive])
+@pytest.mark.parametrize("make", [recurrent, convolutional, attentive, gated])
 def test_other_models_are_equal_bit_for_bit(make, dtype, inside):
     """Also with dropout, and with the backward pass inside the region."""
 
@@ -181,6 +187,23 @@ def test_other_models_are_equal_bit_for_bit(make, dtype, inside):
     pairs = zip(
         gradients(autocast("cpu", dtype)), gradients(torch.autocast("cpu", dtype))
     )
+    assert all(same_bits(ours, torchs) for ours, torchs in pairs)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_region_inside_what_is_checkpointed_is_there_again(reentrant):
+    def gradients(region) -> list:
+        torch.manual_seed(1)
+        model, x = nn.Sequential(gated(), nn.Dropout()), torch.randn(3, 8)
+
+        def run(x):
+            with region("cpu"):
+                return model(x)
+
+        checkpoint(run, x.requires_grad_(), use_reentrant=reentrant).sum().backward()
+        return [x.grad, *(p.grad for p in model.parameters())]
+
+    pairs = zip(gradients(autocast), gradients(torch.autocast), strict=True)
     assert all(same_bits(ours, torchs) for ours, torchs in pairs)
 
 

@@ -62,7 +62,7 @@ def test_every_policy_is_seen_on_cuda():
 
 
 def test_reading_leaves_torch_as_it_was():
-    policy.read.cache_clear()
+    policy._read.cache_clear()
     before = torch.is_autocast_enabled("cuda"), torch.is_autocast_enabled("cpu")
     with torch.autocast("cpu"):
         policy.read("cpu")
@@ -88,7 +88,26 @@ def test_another_device_is_refused_in_a_sentence(device):
 
 @pytest.mark.parametrize(
     ("name", "composite"),
-    [("linear", True), ("layer_norm", True), ("mm", False), ("exp", False)],
+    [
+        ("linear", True),
+        ("layer_norm", True),
+        ("mm", False),
+        ("exp", False),
+        ("silu_backward", False),  # has a kernel, and can be taken apart elsewhere
+    ],
 )
 def test_a_composite_is_known(name, composite):
-    assert policy.is_composite(policy.overload(f"aten::{name}")) == composite
+    func = policy.overload(f"aten::{name}")
+    assert policy.is_composite(func, {"cpu"}) == composite
+
+
+def test_what_has_a_kernel_on_one_device_is_taken_apart_on_others():
+    func = policy.overload("aten::silu_backward")
+    assert policy.is_composite(func, {"meta"}) and policy.is_composite(func, set())
+
+
+def test_a_device_can_stand_in_for_another():
+    own, other = policy.read("cpu"), policy.read("cuda")
+    with policy.standing_in("cpu", "cuda"):
+        assert policy.read("cpu") == other != own
+    assert policy.read("cpu") == own

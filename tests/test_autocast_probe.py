@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from mpteach import hardware
 from mpteach.autocast import autocast, policy
 from mpteach.autocast_probe import mixtures, parity, probe, treatments
 from mpteach.autocast_probe.operations import OPERATIONS
@@ -175,3 +176,18 @@ def test_cudas_dtypes_are_equal_on_tensors_without_data(dtype, caplog):
             seen.append(ours)
     told = [one for one in seen if isinstance(one, list)]
     assert len(told) > 0.9 * len(seen) and seen.count("refused") == 3
+
+
+@pytest.mark.parametrize("dtype", [FP32, "float16", None])
+def test_another_dtype_cannot_be_probed(dtype):
+    with pytest.raises(InputError, match="dtype was .*: give torch.float16"):
+        probe("cpu", dtype)
+
+
+def test_a_device_that_is_not_there_is_told(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_problem", lambda: "torch sees no GPU")
+    for ask in (parity.autocast_parity, lambda device: probe(device, FP16)):
+        with pytest.raises(InputError, match="'cuda' cannot be used .torch sees no"):
+            ask("cuda")
+    with pytest.raises(InputError, match="device_type was 'tpu'"):
+        probe("tpu", FP16)

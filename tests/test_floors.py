@@ -30,6 +30,7 @@ FLOORS = {
         "records",
         "comparison",
         "products",
+        "ceilings",
         "benchmarks",
         "scaler_parity",
         "gradients",
@@ -55,7 +56,7 @@ MAY_USE = {
     "base": [],
     "numbers": ["base"],
     "mechanisms": ["base", "numbers"],
-    "budgets": ["base", "numbers"],
+    "budgets": ["base", "numbers", "mechanisms"],
     "experiments": ["base", "numbers", "mechanisms", "budgets"],
     "presentation": ["base", "numbers", "mechanisms", "budgets", "experiments"],
     "doors": [

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mpteach import gpt, gradients, training
+from mpteach.errors import InputError
 from mpteach.gradients import Alteration, Observer, exponents, shares
 
 
@@ -78,6 +79,35 @@ def test_an_alteration_reaches_the_weights(name):
     grads = [p.grad / scaler.get_scale() for p in model.parameters()]
     lost = sum(int((grad == 0).sum()) for grad in grads)
     assert (lost > 1000) == (name in ("zeros", "both"))
+
+
+def test_exponents_of_float64_are_not_rounded_first():
+    x = torch.tensor([1e-300, 2.0**-70, 1e300], dtype=torch.float64)
+    found = exponents(x)
+    assert (found["zeros"], found["non_finite"], sum(found["counts"])) == (0, 0, 3)
+    assert (found["lowest"], found["counts"][30], found["counts"][-1]) == (-100, 1, 1)
+
+
+def test_an_observer_passes_what_is_frozen():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    observer = Observer(model, steps=[1])
+    model(torch.ones(1, 3)).sum().backward()
+    seen = {(row["layer"], row["kind"]) for row in observer.seen}
+    assert ("0", "activation") in seen and ("0", "activation gradient") not in seen
+    assert ("1.weight", "weight gradient") in seen and len(seen) == 5
+
+
+def test_bad_input_is_told_in_a_sentence():
+    with pytest.raises(InputError, match=r"\[1.0\] is no tensor: give one"):
+        exponents([1.0])
+    for name in ("x", None, []):
+        with pytest.raises(InputError, match="name was .*: choose from nothing"):
+            Alteration(small_model(), name)
+    model = small_model()
+    Alteration(model, "both")
+    with pytest.raises(InputError, match="call make_scaler first"):
+        model(torch.arange(8)[None])
 
 
 def small_model() -> gpt.GPT:

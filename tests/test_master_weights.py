@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from mpteach import formats, rounding
-from mpteach.errors import InputError
 from mpteach.gpt import GPT, GPTConfig
 from mpteach.loss_scaling import GradScaler
 from mpteach.master_weights import (
@@ -456,45 +455,3 @@ def test_stall_ratio_is_where_rounding_begins_to_move(name):
     assert ratios.max() == stall_ratio(name) == fmt.eps / 2
     assert fmt.eps / 4 < ratios.min() < fmt.eps / 4 * (1 + fmt.eps)
     assert np.array_equal(stall_ratio(fmt, -4 * weights), ratios)
-
-
-def linear(dtype=torch.bfloat16):
-    return nn.Linear(2, 2, dtype=dtype)
-
-
-MIXED = nn.ModuleList([linear(), nn.Linear(2, 2, device="meta")])
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (lambda: (torch.optim.SGD, nn.Flatten()), "Flatten has no floating-point"),
-        (lambda: (torch.optim.SGD, linear().requires_grad_(False)), "are frozen"),
-        (lambda: (torch.optim.SGD, MIXED), "lie on cpu and meta: move"),
-        (lambda: (torch.optim.SGD, linear(torch.float64)), "is float64 [2, 2]: cast"),
-        (lambda: (nn.Linear, linear()), "give a class such as torch.optim.AdamW"),
-        (lambda: ("adam", linear()), "optimizer_class was 'adam'"),
-        (lambda: (torch.optim.LBFGS, linear()), "LBFGS: give one that steps once"),
-        (lambda: (torch.optim.SGD, linear(), []), "no group holds a parameter"),
-        (lambda: (torch.optim.SGD, linear(), None, "fp32"), "choose from master"),
-    ],
-)
-def test_what_cannot_be_trained_is_told_in_a_sentence(make, said):
-    with pytest.raises(InputError) as error:
-        MasterWeights(*make())
-    assert said in str(error.value) and str(error.value).endswith(".")
-
-
-def test_a_state_of_another_store_or_model_is_refused():
-    kahan = MasterWeights(torch.optim.SGD, linear(), store="kahan").state_dict()
-    plain = torch.optim.SGD(linear().parameters()).state_dict()
-    other = MasterWeights(torch.optim.SGD, gpt(torch.bfloat16)).state_dict()
-    optimizer = MasterWeights(torch.optim.SGD, linear())
-    for state, said in ((kahan, "'kahan'"), (plain, "None"), (other, "kept tensors")):
-        with pytest.raises(InputError, match=said):
-            optimizer.load_state_dict(state)
-
-
-def test_weights_of_two_kinds_cannot_be_compared():
-    with pytest.raises(InputError, match=r"float16 \[2\].* one shape"):
-        swallowed(torch.ones(2).half(), torch.ones(2), torch.ones(2))

@@ -78,6 +78,23 @@ def test_a_share_of_the_whole_weighs_layers_by_their_size():
     assert observer.shares == {"all": [0.9], "weight": [1.0], "bias": [0.0]}
 
 
+def test_a_layer_without_a_gradient_loses_no_update():
+    model = torch.nn.Sequential(torch.nn.Linear(9, 1), torch.nn.Linear(9, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    observer = updates.UpdateObserver(model, optimizer, [1])
+    model[0](torch.ones(1, 9)).sum().backward()
+    optimizer.step()
+    shares = [observer.shares[name] for name in ("0.weight", "1.weight", "all")]
+    assert shares == [[1.0], [0.0], [0.5]]
+
+
+def test_the_command_names_every_study(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["study", "--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in studies.STUDIES)
+
+
 def test_an_unknown_study_is_told(capsys, tmp_path):
     with pytest.raises(InputError, match="unknown study 'x': choose from gradients"):
         begun("x")

@@ -38,7 +38,8 @@ class autocast(contextlib.ContextDecorator):
     or "cuda". `dtype`: float16 or bfloat16; None is the enclosing region's, at first
     torch's default. `enabled=False` switches it off inside. `cache_enabled`: cast each
     float32 weight once in the outermost region, not at each use; None is as outside.
-    Unlike torch's it ends where a kernel begins. Raises InputError for other values.
+    Unlike torch's it ends where a kernel begins, and is to be opened inside of what
+    torch.utils.checkpoint runs again. Raises InputError for other values.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class _Casting(TorchDispatchMode):
             if rule := policy.read(device).get(func.name()):
                 with policy.past_autograd(False):
                     return _run(rule, device, func, args, kwargs)
-        if policy.is_composite(func):
+        if policy.is_composite(func, present):
             with self:  # it is made of operations that may have a rule
                 composite = torch._C.DispatchKey.CompositeImplicitAutograd
                 return func._op_dk(composite, *args, **kwargs)
@@ -113,9 +114,8 @@ def _run(rule: str, device: str, func, args, kwargs):
         return func(*args, **kwargs, **({"dtype": torch.float32} if free else {}))
     to = torch.float32 if rule == "fp32" else _here.dtypes[device]
     if rule == "promote":
-        to = _widest(
-            to, [x for x in tree_leaves((args, kwargs)) if _eligible(x, device)]
-        )
+        leaves = tree_leaves((args, kwargs))
+        to = _widest(to, [x for x in leaves if _eligible(x, device)])
     args, kwargs = tree_map(lambda x: _cast(x, to, device), (args, kwargs))
     return func(*args, **kwargs)
 

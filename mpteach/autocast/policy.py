@@ -37,7 +37,6 @@ def require_device(device_type: str) -> None:
         raise InputError(f"device_type was {device_type!r}: give {names}.")
 
 
-@functools.cache
 def read(device_type: str) -> dict[str, str]:
     """Return the policy for each operation that autocast treats on `device_type`.
 
@@ -46,6 +45,26 @@ def read(device_type: str) -> dict[str, str]:
     Raises InputError for a device type other than "cpu" and "cuda".
     """
     require_device(device_type)
+    return _read(_stand_ins.get(device_type, device_type))
+
+
+_stand_ins: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def standing_in(device_type: str, other: str) -> Iterator[None]:
+    """Treat tensors on `device_type` by the policy of `other`, to plan for a device."""
+    before = dict(_stand_ins)
+    _stand_ins[device_type] = other
+    try:
+        yield
+    finally:
+        _stand_ins.clear()
+        _stand_ins.update(before)
+
+
+@functools.cache
+def _read(device_type: str) -> dict[str, str]:
     key = f"Autocast{device_type.upper()}"
     names = torch._C._dispatch_get_registrations_for_dispatch_key(key)
     with _python_dispatch._disable_current_modes(), past_autograd(True):
@@ -66,12 +85,18 @@ def past_autograd(yes: bool) -> Iterator[None]:
             yield
 
 
-def is_composite(func: torch._ops.OpOverload) -> bool:
-    """Whether `func` is made of other operations, which autocast sees too."""
+def is_composite(func: torch._ops.OpOverload, devices: set[str]) -> bool:
+    """Whether on `devices` `func` is made of other operations, which autocast sees too.
+
+    Some that could be have a kernel of their own on a device, e.g. silu_backward.
+    """
     if func.namespace == "prim":  # asks a tensor subclass for its device; no operation
         return False
-    key = "CompositeImplicitAutograd"
-    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    own = [name.upper() for name in devices & DEFAULT_DTYPES.keys()]
+    return has_kernel(func.name(), "CompositeImplicitAutograd") and not any(
+        has_kernel(func.name(), key) for key in own
+    )
 
 
 @contextlib.contextmanager

@@ -11,8 +11,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from mpteach import hardware
+from mpteach.autocast import policy
 from mpteach.autocast_probe.operations import OPERATIONS, Operation
+from mpteach.errors import InputError
+from mpteach.inputs import shown
 
+HALVES = (torch.bfloat16, torch.float16)
 REFUSALS = (RuntimeError, ValueError)  # NotImplementedError is a RuntimeError
 
 
@@ -26,12 +31,24 @@ def probe(
     A row has "family", "call", "inputs" (dtype names), "output" (dtype names under
     `torch.autocast`), "refused" (torch's sentence, or ""), "plain" (dtype names without
     autocast; none where it is refused) and "kernels", what ran below autograd.
+    Raises InputError for a device that is not there and for another dtype.
     """
+    require_runnable(device_type, dtype)
     return [
         _row(operation, inputs, device_type, dtype)
         for operation in operations
         for inputs in mixtures(operation, dtype)
     ]
+
+
+def require_runnable(device_type: str, dtype: torch.dtype) -> None:
+    """Raise InputError unless autocast can be run to `dtype` on this machine's device."""
+    policy.require_device(device_type)
+    problem = hardware.cuda_problem() if device_type == "cuda" else ""
+    if problem:
+        raise InputError(f"device 'cuda' cannot be used ({problem}): take 'cpu'.")
+    if dtype not in HALVES:
+        raise InputError(f"dtype was {shown(dtype)}: give torch.float16 or bfloat16.")
 
 
 def mixtures(operation: Operation, dtype: torch.dtype) -> list[list[torch.dtype]]:

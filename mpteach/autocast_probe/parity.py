@@ -8,18 +8,24 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mpteach.autocast import autocast, policy
-from mpteach.autocast_probe import REFUSALS, dtype_name, mixtures
+from mpteach.autocast import autocast
+from mpteach.autocast_probe import (
+    HALVES,
+    REFUSALS,
+    dtype_name,
+    mixtures,
+    require_runnable,
+)
 from mpteach.autocast_probe.operations import OPERATIONS, SEED, Operation
 from mpteach.gpt import GPT, GPTConfig
 from mpteach.training import cross_entropy
 
-HALVES = (torch.bfloat16, torch.float16)
 # Small, since a CPU without float16 instructions multiplies them slowly.
 SHAPE = GPTConfig(layers=2, heads=2, hidden=32, sequence=16, vocabulary=64)
 # A kernel may itself call operations that have a policy. torch's autocast, which is no
-# mode, goes on inside; ours ends where a kernel begins. `bilinear`'s calls `bmm`.
-OUT_OF_REACH = {"cpu": {"F.bilinear(a, b, c)"}, "cuda": set()}
+# mode, goes on inside; ours ends where a kernel begins. On a CPU `bilinear`'s calls `bmm`;
+# on CUDA `trace`'s calls `sum`.
+OUT_OF_REACH = {"cpu": {"F.bilinear(a, b, c)"}, "cuda": {"torch.trace(a)"}}
 
 
 def autocast_parity(device_type: str) -> dict:
@@ -30,9 +36,9 @@ def autocast_parity(device_type: str) -> dict:
     or a refusal, with what differs; "unrepeatable": those among them in which torch
     differs from itself. "models": loss and gradients of a small GPT. "casts":
     `count_casts`, by dtype.
-    Raises InputError for a device type that has no policy.
+    Raises InputError for a device that has no policy or is not there.
     """
-    policy.require_device(device_type)
+    require_runnable(device_type, HALVES[0])
     unequal = [row for dtype in HALVES for row in unequal_cases(device_type, dtype)]
     return {
         "device": device_type,

@@ -1,12 +1,13 @@
 """The first inf or NaN of a training step: which operation made it, in which module."""
 
 import copy
-import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from mpteach.debugging.report import (
     ModuleRange,
@@ -51,21 +52,20 @@ def first_nonfinite(
     _require_runnable(model, loss_fn, scale, optimizer)
     if report := _already_wrong(model, inputs):
         return report
-    named = dict(model.named_parameters())
+    named = dict([*model.named_parameters(), *model.named_buffers()])
     held = {name: _copied(one) for name, one in named.items()}
+    twins = {id(one): held[name] for name, one in named.items()}
     if optimizer is not None:
-        twins = {id(one): held[name] for name, one in named.items()}
-        optimizer = copy.deepcopy(optimizer, twins)
-    held |= {name: _copied(one) for name, one in model.named_buffers()}
+        optimizer = copy.deepcopy(optimizer, {**twins})
     watch = Watch(model, {id(one): name for name, one in held.items()})
     step = _Step(model, watch, loss_fn, scale, optimizer)
-    given = tuple(_copied_all(one) for one in inputs)
+    given = tree_map_only(Tensor, _copied, inputs)
     devices = {one.device for one in [*held.values(), *tensors_of(given)]}
     cuda = sorted({one.index for one in devices if one.type == "cuda"})
     with torch.random.fork_rng(devices=cuda), watch.named_modules():
         try:
-            inside = {f"model.{name}": one for name, one in held.items()}
-            torch.func.functional_call(step, inside, given)
+            inside = {name: twins[id(one)] for name, one in _places(step)}
+            torch.func.functional_call(step, inside, given, tie_weights=False)
         except Exception:
             # A model may itself refuse the inf that is to be reported.
             if not (watch.report or watch.suspect):
@@ -150,14 +150,15 @@ def _copied(x: Tensor) -> Tensor:
     return twin
 
 
-def _copied_all(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _copied(value)
-    if isinstance(value, dict):
-        return {name: _copied_all(one) for name, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(map(_copied_all, value))
-    return value
+def _places(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield each parameter and buffer by the name of every module that holds it.
+
+    Once for a module with several names: torch's own ties would put it back twice.
+    """
+    for name, one in module.named_modules():
+        options = {"prefix": name, "recurse": False, "remove_duplicate": False}
+        yield from one.named_parameters(**options)
+        yield from one.named_buffers(**options)
 
 
 def _require_runnable(model: Any, loss_fn: Any, scale: Any, optimizer: Any) -> None:
@@ -167,9 +168,11 @@ def _require_runnable(model: Any, loss_fn: Any, scale: Any, optimizer: Any) -> N
         raise InputError(
             f"loss_fn was {shown(loss_fn)}: give a function of the model's output."
         )
-    if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+    if not isinstance(scale, int | float) or not 0 < scale <= sys.float_info.max:
         raise InputError(f"scale was {shown(scale)}: give a positive number.")
     if optimizer is not None and loss_fn is None:
         raise InputError("optimizer was given without loss_fn: a step needs gradients.")
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"optimizer was {shown(optimizer)}: give a torch optimizer.")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("optimizer was LBFGS: give one that steps without a closure.")
