@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from mpteach import course
-from mpteach.cli import accumulate, bench, compare, doctor, lab, parity, study
+from mpteach.cli import accumulate, bench, ceilings, compare, doctor, lab, parity, study
 from mpteach.errors import InputError
 
 COMMANDS = {
@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": compare,
     "accumulate": accumulate,
     "bench": bench,
+    "ceilings": ceilings,
     "study": study,
     "parity": parity,
 }
