@@ -204,13 +204,14 @@ def _choices(optimizer: str) -> dict[str, tuple[float, ...]]:
 def _draw_sides(
     draw: random.Random, generator: torch.Generator, settings: _Settings
 ) -> tuple[_Side, _Side]:
-    # All on one device: torch copies scale and flag to a weight on the CPU without waiting
-    # for the GPU, and the copy may land on what it has found since (pytorch pull request
-    # 176429). And torch has no kernel that unscales bfloat16 gradients on CUDA.
-    halves = torch.bfloat16 if settings.device == "cpu" else torch.float32
+    # Three things on CUDA are torch's own. Beside a weight on the CPU, it copies scale and
+    # flag there without waiting, and the copy may land on what was found since (pytorch
+    # pull request 176429). It has no kernel that unscales bfloat16 gradients. And it takes
+    # float64 gradients beyond the largest float32 for infinite. So: float32, one device.
+    on_cpu = settings.device == "cpu"
     start = [
         torch.randn(shape, generator=generator).to(
-            settings.device, halves if dtype == torch.bfloat16 else dtype
+            settings.device, dtype if on_cpu else torch.float32
         )
         for shape, dtype in WEIGHTS
     ]
