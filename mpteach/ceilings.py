@@ -1,4 +1,4 @@
-"""The ceilings of a machine in a record: what it reaches, by operation, dtype and size."""
+"""The ceilings of a machine in a record: its rates by operation, dtype and size."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,8 +79,8 @@ def seconds(
         if work_of(row) == wanted:
             return row["seconds"]
     raise InputError(
-        f"the record has no {operation} in {dtype} of {wanted.rows} x {columns}: it has "
-        f"sizes {record.settings['sizes']} and dtypes {record.settings['dtypes']}."
+        f"the record has no {operation} in {dtype} of {wanted.rows} x {columns}: its "
+        f"sizes are {record.settings['sizes']}, its dtypes {record.settings['dtypes']}."
     )
 
 

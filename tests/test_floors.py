@@ -31,6 +31,7 @@ FLOORS = {
         "comparison",
         "products",
         "ceilings",
+        "measurements",
         "benchmarks",
         "scaler_parity",
         "gradients",

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 from mpteach import course
-from mpteach.cli import accumulate, bench, ceilings, compare, doctor, lab, parity, study
+from mpteach.cli import (
+    accumulate,
+    bench,
+    ceilings,
+    compare,
+    doctor,
+    lab,
+    memory,
+    parity,
+    study,
+)
 from mpteach.errors import InputError
 
 COMMANDS = {
@@ -19,6 +29,7 @@ COMMANDS = {
     "accumulate": accumulate,
     "bench": bench,
     "ceilings": ceilings,
+    "memory": memory,
     "study": study,
     "parity": parity,
 }

@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         metavar="N",
-        help="sizes of the matrices, multiples of 16 (256 to 16384 on a GPU, 64 to 1024 "
-        "on a CPU)",
+        help="sizes of the matrices, multiples of 16 (256 to 16384 on a GPU, 64 to 1024"
+        " on a CPU)",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the record, not a table"

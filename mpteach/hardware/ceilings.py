@@ -50,8 +50,10 @@ def native_dtypes(device: str) -> list[str]:
 
 
 def works(sizes: Sequence[int], dtypes: Sequence[str]) -> list[Work]:
-    """Return all that is timed: products [n, n] @ [n, n] for each n of `sizes`, products
-    of few rows with the largest, and the rest on [n, n] numbers.
+    """Return all that is timed, for each n of `sizes` and each dtype that has it.
+
+    Products [n, n] @ [n, n], products of few rows with the largest matrix, and all
+    other operations on [n, n] numbers.
 
     Raises InputError for an unknown dtype and for sizes that are no multiples of 16,
     which float8 products need.
@@ -202,7 +204,7 @@ def _why_not(work: Work, device: str, error: Exception) -> str:
     said = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in said[0]:
         return (
-            f"{work.operation} in {work.dtype} at size {work.columns} does not fit into "
-            f"the memory of this {device}: give smaller sizes."
+            f"{work.operation} in {work.dtype} at size {work.columns} does not fit into"
+            f" the memory of this {device}: give smaller sizes."
         )
     return f"this {device} cannot time {work.operation} in {work.dtype}: {said[0]:.100}"

@@ -1,9 +1,9 @@
 """What datasheets promise: dense rates of products by dtype, and memory bandwidth.
 
-Beware of sparse rates. Since the A100, NVIDIA's datasheets lead with rates "with sparsity",
-of matrices in which two of every four numbers are zero: twice the dense rate. All rates
-here are dense, with sums in float32; `reading` says how each was read. Rates are those at
-the boost clock (a CPU's: at the base clock), and no program reaches them for long.
+Beware of sparse rates. Since the A100, NVIDIA's datasheets give rates "with sparsity",
+for matrices in which two of every four numbers are zero: twice the dense rate. All
+rates here are dense, with sums in float32; `reading` says how each was read. They are
+those of the boost clock (a CPU's: of the base clock), and no program keeps them up.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -64,8 +64,8 @@ _ALL = (
         bandwidth=320 * GIGA,
         source="NVIDIA's announcement of the T4, 13 September 2018, as reported at "
         "geektopia.es: 8.1 TFLOPS in FP32, 65 TFLOPS in FP16",
-        reading="dense: no sparsity; bandwidth from 256 bits at 10 Gbit/s, as tabulated "
-        "at sysrqmts.com/en/gpus/nvidia/tesla/t4",
+        reading="dense: no sparsity; bandwidth from 256 bits at 10 Gbit/s, as at "
+        "sysrqmts.com/en/gpus/nvidia/tesla/t4",
     ),
     Processor(
         "A100",
@@ -90,8 +90,8 @@ _ALL = (
         bandwidth=1008 * GIGA,
         source="NVIDIA Ada GPU Architecture whitepaper, as tabulated at "
         "waredb.com/processor/nvidia-geforce-rtx-4090",
-        reading="dense with sums in float32; sums in float16 double it, sparsity doubles "
-        "it again",
+        reading="dense with sums in float32; sums in float16 double it, sparsity "
+        "doubles it again",
     ),
     Processor(
         "H100",
@@ -131,8 +131,8 @@ _ALL = (
         bandwidth=7700 * GIGA,
         source="NVIDIA Blackwell datasheet, column HGX B200, as copied at "
         "zdszero.github.io/Computer/Artificial_Intelligence/Hardware.html",
-        reading="half of the printed rates: 2.2, 4.5 and 9 PFLOPS; the brief of 2024 had "
-        "80 TFLOPS in FP32 and 8 TB/s",
+        reading="half of the printed rates: 2.2, 4.5 and 9 PFLOPS; the brief of 2024 "
+        "had 80 TFLOPS in FP32 and 8 TB/s",
     ),
     Processor(
         "Xeon 6980P",
@@ -142,10 +142,10 @@ _ALL = (
         bfloat16=128 * 2.0 * GIGA * 1024,
         bandwidth=12 * 8 * 8.8 * GIGA,
         source="Intel's figures as tabulated at hardwareluxx.de, article 64561: 128 "
-        "cores, 2.0 GHz, 12 channels at 8,800 MT/s; Wikipedia, Advanced Matrix Extensions: "
-        "1024 BF16 operations a cycle",
-        reading="cores x base clock x 64 FLOP (two AVX-512 units) or 1024 (AMX); 8 bytes "
-        "a channel",
+        "cores, 2.0 GHz, 12 channels at 8,800 MT/s; Wikipedia, Advanced Matrix "
+        "Extensions: 1024 BF16 operations a cycle",
+        reading="cores x base clock x 64 FLOP (two AVX-512 units) or 1024 (AMX); 8 "
+        "bytes a channel",
     ),
 )
 PROCESSORS = {one.name: one for one in _ALL}

@@ -1,8 +1,8 @@
 """How much an operation computes and moves, and what a machine can make of that.
 
-The roofline: an operation that does `intensity` FLOP for each byte it moves runs at most
-at intensity x bandwidth, and at most at the peak rate. Source: Williams, Waterman and
-Patterson 2009, "Roofline: an insightful visual performance model", CACM 52(4).
+The roofline: an operation that does `intensity` FLOP for each byte it moves runs at
+most at intensity x bandwidth, and at most at the peak rate. Source: Williams, Waterman
+and Patterson 2009, "Roofline: an insightful visual performance model", CACM 52(4).
 Counted is the least that must be moved: each input read once, each output written once.
 """
 
@@ -30,7 +30,7 @@ ELEMENTWISE = {
     "add": Elementwise(2, 1, 1),
     "gelu": Elementwise(1, 1, 5),  # 0.5 x (1 + erf(x / sqrt(2)))
     "softmax": Elementwise(1, 1, 5),  # maximum, minus it, exp, sum, divide
-    "layer_norm": Elementwise(1, 1, 6),  # mean, minus it, square, its mean, twice scaled
+    "layer_norm": Elementwise(1, 1, 6),  # mean, minus it, square, mean, two factors
     # weight, gradient and two means are read; the weight and both means are written.
     "adamw": Elementwise(4, 3, 14),
 }

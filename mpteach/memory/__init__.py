@@ -1,0 +1,1 @@
+"""Where the bytes of a training step go: counted on paper, traced, measured."""

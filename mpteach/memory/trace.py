@@ -1,0 +1,290 @@
+"""The memory of a training step, byte by byte, without a GPU and without the memory.
+
+The step runs on fake tensors: they have shapes and dtypes and no data. Every storage is
+noted when it is born and when it dies, and the sequence is replayed through a model of
+CUDA's caching allocator.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from mpteach.errors import InputError, require
+from mpteach.inputs import require_one_of, shown
+from mpteach.memory import cuda, recipes
+from mpteach.memory.recipes import Recipe
+from mpteach.memory.scratch import scratch
+from mpteach.memory.step import Loss, Trainer, in_dtype_of_weights, output_is_loss
+from mpteach.memory.timeline import Storage, Timeline
+
+STEPS = 2  # the first makes the optimizer's state, the second is as all that follow
+_NEEDS_DATA = (
+    fake_tensor.DynamicOutputShapeException,
+    fake_tensor.DataDependentOutputException,
+)
+
+
+def trace(
+    make_model: Callable[[], nn.Module],
+    make_batch: Callable[[], tuple],
+    recipe: str = "fp32",
+    optimizer: str = "adamw-fused",
+    policy: str = "cuda",
+    loss_fn: Loss = output_is_loss,
+    micro_batches: int = 1,
+    evaluate: bool = False,
+    cublas_workspace: int | None = None,
+) -> Timeline:
+    """Follow two training steps of any module through memory; return the Timeline.
+
+    `make_model()` and `make_batch()` (a tuple, on the CPU) are called where tensors take
+    no memory. `loss_fn(model, *batch)` returns the loss; by default the model does. The
+    names of recipes and optimizers are those of `recipes`. `policy`: "cuda" follows the
+    kernels and the autocast of CUDA, "cpu" those of the CPU. `evaluate`: forward passes
+    without gradients, and no optimizer. `cublas_workspace`: its bytes (None: measured on
+    an H200). Of what kernels take for themselves it knows what `scratch` does. Raises
+    InputError for what it cannot follow, and lets errors of the model through.
+    """
+    found = recipes.get(recipe)
+    require_one_of("policy", policy, ("cuda", "cpu"))
+    whole = type(micro_batches) is int and micro_batches > 0
+    require(whole, f"micro_batches was {micro_batches!r}: give a whole number above 0.")
+    if policy == "cpu":
+        cublas_workspace = 0
+    model = _built(make_model, found)
+    recorder = _Recorder(policy == "cuda", cublas_workspace)
+    try:
+        with fake_tensor.FakeTensorMode():
+            batches = [
+                in_dtype_of_weights(make_batch(), found) for _ in range(micro_batches)
+            ]
+            with recorder, recorder.naming(model):
+                run = _Run(recorder, model, found, loss_fn)
+                if evaluate:
+                    run.evaluate(batches)
+                else:
+                    run.train(batches, optimizer)
+                return recorder.timeline()  # before what is still in use dies
+    except _NEEDS_DATA as error:
+        raise InputError(
+            f"{error.func} asks for the data of a tensor, and a trace has none: take it "
+            "out of the step, or measure on a GPU."
+        ) from error
+
+
+def _built(make_model: Callable[[], nn.Module], recipe: Recipe) -> nn.Module:
+    with torch.device("meta"):
+        model = make_model()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"make_model returned {shown(model)}: return a torch module.")
+    for name, one in (*model.named_parameters(), *model.named_buffers()):
+        if not one.is_meta:
+            raise InputError(
+                f"{name} of the model lies on {one.device} already: create the model "
+                "inside make_model, and name no device there."
+            )
+    return model.to(getattr(torch, recipe.weights))
+
+
+class _Run:
+    """The steps of one trace: what is told to the recorder, and when."""
+
+    def __init__(
+        self,
+        recorder: "_Recorder",
+        model: nn.Module,
+        recipe: Recipe,
+        loss_fn: Loss,
+    ) -> None:
+        self.recorder, self.model, self.recipe = recorder, model, recipe
+        self.loss_fn = loss_fn
+        compute = getattr(torch, recipe.compute) if recipe.compute else None
+        if recorder.like_cuda:
+            self.region = lambda: cuda.region(compute)
+            self.backward = lambda: cuda.recomputation(compute)
+        else:
+            self.region = lambda: torch.autocast("cpu", compute, compute is not None)
+            self.backward = contextlib.nullcontext
+        cuda.place(model)
+        recorder.classify((*model.parameters(), *model.buffers()), "parameters")
+
+    def train(self, batches: list[tuple], optimizer: str) -> None:
+        """Trace STEPS training steps."""
+        self.trainer = trainer = Trainer(self.model, self.recipe, optimizer)
+        if self.recipe.masters:
+            self.recorder.classify(trainer.masters, "masters")
+        self.batches = batches = [self._placed(batch) for batch in batches]
+        scaler = _Scaler() if self.recipe.scales_loss else _NoScaler()
+        on_host = "fused" not in recipes.optimizer(optimizer)[1]
+
+        def phase(name: str) -> None:
+            self._ends(trainer)
+            self.recorder.phase, self.recorder.on_host = name, on_host and name == "step"
+
+        for self.recorder.step in range(1, STEPS + 1):
+            with self.backward():
+                trainer.step(batches, self.loss_fn, self.region, scaler, phase)
+
+    def evaluate(self, batches: list[tuple]) -> None:
+        """Trace STEPS forward passes."""
+        self.model.eval()
+        self.batches = [self._placed(batch) for batch in batches]
+        self.recorder.phase = "forward"
+        for self.recorder.step in range(1, STEPS + 1):
+            with torch.no_grad(), self.region():
+                for batch in self.batches:
+                    self.loss_fn(self.model, *batch)
+
+    def _placed(self, batch: tuple) -> tuple:
+        """Copy the tensors of a batch to the device."""
+        placed = tuple(
+            torch.empty_like(one) if isinstance(one, Tensor) else one for one in batch
+        )
+        self.recorder.classify((x for x in placed if isinstance(x, Tensor)), "batch")
+        return placed
+
+    def _ends(self, trainer: Trainer) -> None:
+        """Say what the phase that ends here has left."""
+        if self.recorder.phase == "forward":
+            self.recorder.keep_activations()
+        if self.recorder.phase == "backward":
+            grads = (weight.grad for weight in trainer.weights)
+            kept = [grad for grad in grads if grad is not None]
+            self.recorder.classify(kept, "gradients")
+        states = trainer.optimizer.state.values()
+        held = [x for state in states for x in state.values() if isinstance(x, Tensor)]
+        self.recorder.classify(held, "optimizer")
+
+
+class _NoScaler:
+    """Stands in for a GradScaler that is off."""
+
+    def scale(self, loss: Tensor) -> Tensor:
+        return loss
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.step()
+
+    def update(self) -> None:
+        pass
+
+
+class _Scaler(_NoScaler):
+    """Allocates what torch's GradScaler does; a trace has no numbers to look at."""
+
+    def __init__(self) -> None:
+        self.state: tuple[Tensor, ...] = ()
+
+    def scale(self, loss: Tensor) -> Tensor:
+        self.state = self.state or (torch.ones(()), torch.ones(()))  # scale, tracker
+        return loss * self.state[0]
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        found_inf, inverse = torch.ones(()), torch.ones(())
+        optimizer.step()
+        del found_inf, inverse
+
+
+class _Recorder(TorchDispatchMode):
+    """Notes every storage that the operations below autograd make, and its end."""
+
+    def __init__(self, like_cuda: bool, workspace: int | None) -> None:
+        super().__init__()
+        self.like_cuda = like_cuda
+        self.phase, self.step, self.modules = "build", 0, [""]
+        self.on_host = False  # whether single numbers are kept on the CPU
+        self._storages: list[Storage] = []
+        self._phases: list[tuple[str, int]] = []
+        self._alive: dict[int, tuple[weakref.ref, Storage]] = {}
+        given = dict.fromkeys(cuda.WORKSPACE_OF.values(), 0)
+        self._workspace = given | (
+            cuda.WORKSPACE if workspace is None else {"product": workspace}
+        )
+
+    def timeline(self) -> Timeline:
+        """Return what was noted; what dies from here on is not."""
+        self._alive.clear()
+        return Timeline(self._storages, self._phases)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if kind := cuda.WORKSPACE_OF.get(func):
+            self._take_workspace(kind)
+        if self.phase == "backward" and cuda.accumulates(func, args, kwargs):
+            return args[0].add_(args[1])
+        result = func(*args, **(kwargs or {}))
+        if self.like_cuda:
+            result = cuda.corrected(func, result)
+        casts = func is cuda.aten._to_copy.default and isinstance(args[0], nn.Parameter)
+        for one in tree_leaves(result):
+            if isinstance(one, Tensor) and not (self.on_host and one.ndim == 0):
+                self._note(one, str(func), "weight casts" if casts else "temporaries")
+        if self.like_cuda and (size := scratch(func, args)):
+            self._dies(self._born(size, f"inside {func}", "temporaries"))
+        return result
+
+    def classify(self, tensors: Iterable[Tensor], category: str) -> None:
+        """Say what the storages of `tensors` are for."""
+        for one in tensors:
+            if known := self._alive.get(one.untyped_storage()._cdata):
+                known[1].category = category
+
+    def keep_activations(self) -> None:
+        """Call activations what this forward pass made and what is alive at its end."""
+        for _, one in self._alive.values():
+            if one.category == "temporaries" and one.phase == "forward":
+                one.category = "activations"
+
+    @contextlib.contextmanager
+    def naming(self, model: nn.Module) -> Iterator[None]:
+        """Within, note the name of the module whose forward pass makes a storage."""
+        hooks = []
+        for name, module in model.named_modules():
+
+            def enter(*_: Any, name: str = name) -> None:
+                self.modules.append(name)
+
+            def leave(*_: Any) -> None:
+                self.modules.pop()
+
+            hooks.append(module.register_forward_pre_hook(enter))
+            hooks.append(module.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _note(self, tensor: Tensor, operation: str, category: str) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive or size == 0:
+            return
+        one = self._born(size, operation, category)
+
+        def dies(_: Any) -> None:
+            if self._alive.pop(key, None):
+                self._dies(one)
+
+        self._alive[key] = weakref.ref(storage, dies), one
+
+    def _born(self, size: int, operation: str, category: str) -> Storage:
+        where = self.phase, self.step, self.modules[-1]
+        one = Storage(size, *where, operation, category, born=len(self._phases))
+        self._storages.append(one)
+        self._phases.append((self.phase, self.step))
+        return one
+
+    def _dies(self, one: Storage) -> None:
+        one.died = len(self._phases)
+        self._phases.append((self.phase, self.step))
+
+    def _take_workspace(self, kind: str) -> None:
+        if size := self._workspace.pop(kind, 0):
+            self._born(size, kind, "workspace")
