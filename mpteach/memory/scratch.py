@@ -2,8 +2,8 @@
 
 A dispatcher sees results, not this. The sizes follow from the shapes and, for sums, from
 the number of multiprocessors. Sources, of torch 2.11: aten/src/ATen/native/cuda/
-Reduce.cuh (setReduceConfig), EmbeddingBackwardKernel.cu; for convolutions, measured on
-an H200: cuDNN turns what it gets to channels last.
+Reduce.cuh (setReduceConfig), EmbeddingBackwardKernel.cu, SoftMax.cu; for convolutions, measured on
+an H200: cuDNN copies what it gets to channels last.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,13 @@ _FEWEST_ROWS = 3072  # up to here the gradient of an embedding needs no sorting
 _ROWS_A_THREAD = 10
 
 
-def scratch(func: Any, args: tuple) -> int:
+def scratch(func: Any, args: tuple, result: Any) -> int:
     """Return the bytes that the CUDA kernel of `func` takes beside its results.
 
     0 where it takes none, or nothing that is known.
     """
+    if func is aten.convolution.default:
+        return _convolution(result, *args)
     known = _KNOWN.get(func)
     return known(*args) if known else 0
 
@@ -55,23 +57,24 @@ def _embedding_backward(grad: Tensor, indices: Tensor, words: int, *_: Any) -> i
     return FLOAT * grad.shape[-1] * (rows // _ROWS_A_THREAD + min(rows, words))
 
 
-def _convolution(x: Tensor, weight: Tensor, *_: Any) -> int:
-    """Copies of input, weight and result in channels-last order."""
-    if x.is_contiguous(memory_format=torch.channels_last) or weight.shape[2:].numel() == 1:
+def _convolution(y: Tensor, x: Tensor, weight: Tensor, *_: Any) -> int:
+    """Copies of input, weight and result with the channels last, padded to 16 bytes."""
+    in_order = x.is_contiguous(memory_format=torch.channels_last)
+    if in_order or weight.shape[2:].numel() == 1:
         return 0
-    return x.nbytes + weight.nbytes + x.nbytes * weight.shape[0] // weight.shape[1]
+    channels, multiple = x.shape[1], 16 // x.element_size()
+    padded = x.nbytes // channels * (-(-channels // multiple) * multiple)
+    return padded + y.nbytes + weight.nbytes
 
 
-def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *_: Any) -> int:
-    """The same for the gradient of the input."""
-    if grad.is_contiguous(memory_format=torch.channels_last) or weight.shape[2:].numel() == 1:
-        return 0
-    return grad.nbytes + x.nbytes + weight.nbytes
+def _softmax_backward(grad: Tensor, *_: Any) -> int:
+    """The product of the gradient and the result."""
+    return grad.nbytes
 
 
 _KNOWN: dict[Any, Callable[..., int]] = {
     aten.sum.dim_IntList: _sum_of_rows,
     aten.embedding_dense_backward.default: _embedding_backward,
-    aten.convolution.default: _convolution,
-    aten.convolution_backward.default: _convolution_backward,
+    aten.convolution_backward.default: _convolution,
+    aten._softmax_backward_data.default: _softmax_backward,
 }

@@ -203,10 +203,8 @@ class _Recorder(TorchDispatchMode):
         self._storages: list[Storage] = []
         self._phases: list[tuple[str, int]] = []
         self._alive: dict[int, tuple[weakref.ref, Storage]] = {}
-        given = dict.fromkeys(cuda.WORKSPACE_OF.values(), 0)
-        self._workspace = given | (
-            cuda.WORKSPACE if workspace is None else {"product": workspace}
-        )
+        self._workspace = workspace
+        self._taken: set[tuple[str, bool]] = set()  # kind, whether by autograd's thread
 
     def timeline(self) -> Timeline:
         """Return what was noted; what dies from here on is not."""
@@ -214,7 +212,7 @@ class _Recorder(TorchDispatchMode):
         return Timeline(self._storages, self._phases)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if kind := cuda.WORKSPACE_OF.get(func):
+        for kind in cuda.WORKSPACES_OF.get(func, ()):
             self._take_workspace(kind)
         if self.phase == "backward" and cuda.accumulates(func, args, kwargs):
             return args[0].add_(args[1])
@@ -225,7 +223,7 @@ class _Recorder(TorchDispatchMode):
         for one in tree_leaves(result):
             if isinstance(one, Tensor) and not (self.on_host and one.ndim == 0):
                 self._note(one, str(func), "weight casts" if casts else "temporaries")
-        if self.like_cuda and (size := scratch(func, args)):
+        if self.like_cuda and (size := scratch(func, args, result)):
             self._dies(self._born(size, f"inside {func}", "temporaries"))
         return result
 
@@ -286,5 +284,9 @@ class _Recorder(TorchDispatchMode):
         self._phases.append((self.phase, self.step))
 
     def _take_workspace(self, kind: str) -> None:
-        if size := self._workspace.pop(kind, 0):
+        given = self._workspace
+        sizes = cuda.WORKSPACE if given is None else {"product": given}
+        thread = kind, given is None and self.phase == "backward"
+        if thread not in self._taken and (size := sizes.get(kind, 0)):
             self._born(size, kind, "workspace")
+        self._taken.add(thread)
