@@ -87,8 +87,12 @@ def _treatment(full: dict, half: dict, *mixed: dict) -> str:
 def _row(operation: Operation, dtypes, device_type: str, dtype: torch.dtype) -> dict:
     plain, _ = _outcome(operation, operation.inputs(dtypes, device_type))
     inputs = operation.inputs(dtypes, device_type)
-    with _Kernels() as kernels, torch.autocast(device_type, dtype):
+    with torch.autocast(device_type, dtype):
         output, refused = _outcome(operation, inputs)
+    # Apart, since under a mode autocast ends where a kernel begins.
+    inputs = operation.inputs(dtypes, device_type)
+    with _Kernels() as kernels, torch.autocast(device_type, dtype):
+        _outcome(operation, inputs)
     return {
         "family": operation.family,
         "call": operation.call,
