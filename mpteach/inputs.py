@@ -86,6 +86,26 @@ def require_one_of(what: str, given: Any, allowed: tuple[str, ...]) -> None:
         )
 
 
+def positive_float32(value: Any) -> Any:
+    """Return one number above 0 as a tensor of no dimensions, float32, on the CPU.
+
+    Takes a number or a tensor of one element. Raises InputError for another, and for what
+    float32 rounds to 0 or infinity.
+    """
+    import torch
+
+    number = value if isinstance(value, int | float | torch.Tensor) else 0
+    try:
+        scale = torch.as_tensor(number, dtype=torch.float32, device="cpu")
+    except (OverflowError, RuntimeError):
+        scale = torch.zeros(())
+    if scale.numel() != 1 or not 0 < scale < torch.inf or scale.requires_grad:
+        raise InputError(
+            f"the scale was {shown(value)}: give one number above 0 in float32."
+        )
+    return scale.clone().reshape(())
+
+
 def has_memory(tensor: Any) -> bool:
     """Say whether the numbers of a dense torch tensor lie in memory that can be read.
 

@@ -51,7 +51,10 @@ MUTANTS = {
     "grows a step late": ("_tracker + 1 == self", "_tracker == self"),
     "counts on after a change": ("self._growth_tracker = 0\n\n", "pass\n\n"),
     "one finite optimizer will do": ("all(self._clean", "any(self._clean"),
-    "divides": ("grad.mul_(inverse)", "grad.div_(self._scale)"),
+    "divides": (
+        "mul_(self._scale.double().reciprocal().float())",
+        "div_(self._scale)",
+    ),
     "overlooks NaN": ("grad.isfinite()", "(~grad.isinf())"),
     "looks at one gradient": ("torch.stack(flags).all()", "flags[0]"),
     "adds sparse duplicates up": ("grad._values()", "grad.coalesce().values()"),
@@ -230,7 +233,7 @@ RAISES_IN_BOTH = {
     "no state": (lambda make: make("cpu").load_state_dict({}), "key is missing"),
     "no tracker": (lambda make: _loaded(make, _growth_tracker=""), "key is missing"),
     "no weights": (_without_weights, "no weight has a gradient"),
-    "a number": (lambda make: make("cpu").scale(1.0), "got a float: give a tensor"),
+    "a number": (lambda make: make("cpu").scale(1.0), "loss was 1.0: give a tensor"),
     "two scales": (
         lambda make: _started(make).scaler.update(torch.ones(2)),
         "one number above 0",
@@ -286,8 +289,8 @@ STRICTER = {
         lambda make: _closure_by_position(_started(make)),
         "takes no closure",
     ),
-    "a word": (lambda make: make("cpu").scale("loss"), "got a str: give a tensor"),
-    "several losses": (lambda make: make("cpu").scale([torch.ones(())]), "got a list"),
+    "a word": (lambda make: make("cpu").scale("loss"), "loss was 'loss': give a tensor"),
+    "several losses": (lambda make: make("cpu").scale([torch.ones(())]), "loss was .tensor"),
     "fused float16": (_fused_half, "keep the weights in float32"),
     "a dead scale": (lambda make: _loaded(make, scale=0.0), "above 0"),
     "nothing to unscale": (
