@@ -10,6 +10,7 @@ from mpteach import formats
 from mpteach.figures import bits
 from mpteach.formats import FloatFormat
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 THREE = [formats.get(name) for name in ("float32", "float16", "bfloat16")]
@@ -35,22 +36,6 @@ def expected_colors(fmt):
     return [sign] * fmt.signed + colors
 
 
-def texts(ax):
-    return [text.get_text() for text in ax.texts]
-
-
-def overlapping(ax):
-    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
-
-
 def test_a_layout_has_a_box_a_bit_in_its_field(ax):
     bits.plot_layout(THREE, ax)
     for row, fmt in enumerate(THREE):
@@ -63,7 +48,7 @@ def test_a_layout_has_a_box_a_bit_in_its_field(ax):
         *("1", "5 exponent", "10 fraction"),
         *("1", "8 exponent", "7 fraction", "sign"),
     ]
-    assert not overlapping(ax)
+    assert not crowded(ax)
 
 
 def test_a_layout_of_the_family_is_legible():
@@ -75,7 +60,7 @@ def test_a_layout_of_the_family_is_legible():
         bits.plot_layout(shown, ax)
         for row, fmt in enumerate(shown):
             assert colors_of_row(ax, row) == expected_colors(fmt)
-        assert not overlapping(ax)
+        assert not crowded(ax)
         assert all(text.get_fontsize() >= 10 for text in ax.texts)
 
 
@@ -97,7 +82,7 @@ def test_fields_show_every_digit_and_the_value(ax):
         shown = "".join(text.get_text() for text in digits)
         assert int(shown, 2) == fmt.encode(-0.15625)
     assert texts(ax).count("= -0.15625") == 3
-    assert not overlapping(ax)
+    assert not crowded(ax)
 
 
 def test_values_stand_on_the_number_line_by_kind(ax):
@@ -113,7 +98,7 @@ def test_values_stand_on_the_number_line_by_kind(ax):
     normal = strokes[bits.KIND_COLORS["normal"]]
     assert sorted(normal + low) == MINI.values().tolist()
     assert texts(ax) == ["zero and subnormals", "normal numbers"]
-    assert ax.get_xlabel() == "finite values of mini" and not overlapping(ax)
+    assert ax.get_xlabel() == "finite values of mini" and not crowded(ax)
 
 
 def test_powers_have_a_stroke_for_each_positive_value(ax):
@@ -130,7 +115,7 @@ def test_powers_have_a_stroke_for_each_positive_value(ax):
             assert all(0.05 < width < gaps.min(initial=1) for _, width in strokes)
     named = [f"{fmt.name}, up to {fmt.max:g}" for fmt in FEW]
     assert texts(ax) == [*named, "subnormal"]
-    assert not overlapping(ax)
+    assert not crowded(ax)
 
 
 def strokes_of_row(ax, row):
@@ -171,7 +156,7 @@ def test_ranges_reach_from_the_smallest_to_the_largest_value(ax):
         assert to_hex(normal[row].get_facecolor()).upper() == COLORS[fmt.name]
         assert pale[row].get_alpha() < 1
     assert texts(ax)[3:6] == ["5.9605e-08", "6.1035e-05", "65504"]
-    assert not overlapping(ax)
+    assert not crowded(ax)
 
 
 @pytest.mark.parametrize("fmt", [MINI, *THREE[1:], *FEW], ids=lambda fmt: fmt.name)
@@ -193,4 +178,4 @@ def test_density_steps_hold_the_counts(ax):
         assert to_hex(step.get_edgecolor()).upper() == COLORS[fmt.name]
     assert texts(ax) == ["float16", "bfloat16"] and ax.get_yscale() == "log"
     low, high = ax.get_ylim()
-    assert low < 1 and high > 1024 and not overlapping(ax)
+    assert low < 1 and high > 1024 and not crowded(ax)

@@ -16,6 +16,7 @@ from mpteach.formats import FloatFormat
 from mpteach.quanta import MODES
 from mpteach.rounding import exact, round_to
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 NAMES = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
@@ -27,22 +28,6 @@ MINI = FloatFormat("mini", 3, 2)
 @pytest.fixture
 def ax():
     return Figure(figsize=(8, 4.6), layout="constrained").subplots()
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def crowded(ax):
-    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
 
 
 def stairs_of(ax):

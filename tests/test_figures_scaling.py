@@ -11,6 +11,7 @@ from mpteach.figures import scaling as figures
 from mpteach.gradients import exponents, shares
 from mpteach.rounding import round_to
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 ROWS = {
@@ -23,22 +24,6 @@ ROWS = {
 @pytest.fixture
 def ax():
     return Figure(figsize=(8, 4.6), layout="constrained").subplots()
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def crowded(ax):
-    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
 
 
 @pytest.mark.parametrize("exponent", [-40, -26, -25, -24, -15, -14, 0, 15, 16, 20])
