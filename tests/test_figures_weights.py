@@ -10,6 +10,7 @@ from mpteach import formats
 from mpteach.figures import weights as figures
 from mpteach.master_weights import stall_ratio
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 
@@ -17,22 +18,6 @@ matplotlib.use("agg")
 @pytest.fixture
 def ax():
     return Figure(figsize=(9, 4.4), layout="constrained").subplots()
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def crowded(ax):
-    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
 
 
 PATHS = {
@@ -103,7 +88,7 @@ def test_shares_are_in_percent_and_named_halfway(ax):
     for line, (name, shares) in zip(ax.lines, SHARES.items(), strict=True):
         np.testing.assert_allclose(line.get_ydata(), 100 * np.array(shares))
         assert line.get_color() == COLORS[name.split()[0]]
-    assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "--"]
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--", "-"]
     assert texts(ax) == ["all in bfloat16", "image", "weights"] and not crowded(ax)
     assert [note.xy for note in ax.texts] == [(3, 60), (3, 40), (3, 0)]
 
@@ -186,16 +171,8 @@ def test_differences_are_dots_and_intervals_bars(ax):
     pairs = {"bf16-pure": [0.1, 0.2, 0.3], "tf32": [-0.1]}
     figures.plot_differences(pairs, {"bf16-pure": (0.0, 0.4)}, ax)
     bar, dots, one, zero = ax.lines
-    assert list(bar.get_xdata()) == [0.0, 0.4]
+    assert list(bar.get_xdata()) == [0.0, 0.4] and bar.get_solid_capstyle() == "butt"
     assert list(dots.get_xdata()) == pairs["bf16-pure"]
     assert one.get_xydata().tolist() == [[-0.1, 1]] and list(zero.get_xdata()) == [0, 0]
     assert dots.get_color() == COLORS["bfloat16"]
     assert one.get_color() == COLORS["tfloat32"]
-
-
-def test_ends_are_dots_with_their_mean(ax):
-    losses = {"fp16-eps": [2.3, 2.4], "fp16": [1.7]}
-    figures.plot_ends(losses, ax)
-    drawn = [line.get_xydata().tolist() for line in ax.lines]
-    assert drawn == [[[x, r] for x in v] for r, v in enumerate(losses.values())]
-    assert texts(ax) == ["mean 2.350", "mean 1.700"] and not crowded(ax)

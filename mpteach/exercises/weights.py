@@ -30,7 +30,7 @@ def _fate(answer: Callable) -> str:
             if right == "stays":
                 return f"{case} even a weight whose gap is small for it stays."
             if right == "moves" and share < 1:
-                return f"{case} it is more than half of any gap, so it is rounded away."
+                return f"{case} it is more than half of any gap: where does it round to?"
             if right == "moves":
                 return f"{case} the update is larger than the gap itself."
             return f"{case}: try a weight of 1, and one just below 2."

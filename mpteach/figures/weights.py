@@ -83,7 +83,8 @@ def plot_stalls(
         weights = np.concatenate([binade * 2.0**e for e in exponents[:-1]])
         weights = fmt.decode(fmt.encode(weights))
         ax.plot(weights, stall_ratio(fmt, weights), color=COLORS[name], lw=2.5)
-        ax.text(2.0 ** exponents[0] * 1.1, fmt.eps * 0.62, name, color=COLORS[name])
+        below = {"va": "top", "color": COLORS[name]}
+        ax.text(2.0 ** exponents[0] * 1.1, fmt.eps * 0.22, name, **below)
     ends = np.array([2.0 ** exponents[0], 2.0 ** exponents[-1]])
     for label, rate in rates.items():
         ax.plot(ends, rate / ends, "--", color="0.35", lw=1.5)
@@ -98,6 +99,7 @@ def plot_stalls(
     ax.set_xscale("log", base=2)
     ax.set_yscale("log", base=10)
     ax.set(xlabel="magnitude of the weight", ylabel="update / weight", xlim=ends)
+    ax.set_ylim(bottom=0.04 * min(formats.get(name).eps for name in names))
     return ax
 
 
@@ -132,16 +134,18 @@ def plot_shares(
 ) -> Axes:
     """Shares of weights that a step leaves as they are, in %, named halfway.
 
-    A name is a dtype, which gives the colour, and what is to be said; lines after the
-    first are dashed. The names of the highest and the lowest line stand above it.
+    A name is a dtype, which gives the colour, and what is to be said; further lines of
+    one dtype are dashed. The names of the highest and the lowest line stand above it.
     """
     table = {name: 100 * np.asarray(values) for name, values in shares.items()}
     at = len(steps) // 2
     order = sorted(table, key=lambda name: table[name][at])
-    for place, name in enumerate(table):
+    seen = set()
+    for name in table:
         dtype, _, said = name.partition(" ")
         color, end = COLORS[dtype], (steps[at], table[name][at])
-        ax.plot(steps, table[name], "--" if place else "-", color=color, lw=2.5)
+        ax.plot(steps, table[name], "--" if dtype in seen else "-", color=color, lw=2.5)
+        seen.add(dtype)
         shift = {order[-1]: (-8, 6), order[0]: (-60, 6)}.get(name, (10, -14))
         side = "right" if name == order[-1] else "left"
         ax.annotate(said, end, shift, textcoords="offset points", ha=side, color=color)
@@ -204,7 +208,8 @@ def _arrow(
     inward = 1 if x == 0 else -1
     if up:
         place = {"ha": "left" if inward > 0 else "right", "va": "center"}
-        ax.text(x + 0.05 * inward, (y + to_y) / 2, said, size=10.5, color=color, **place)
+        middle = (y + to_y) / 2 + 0.08  # apart from what stands above the lower boxes
+        ax.text(x + 0.05 * inward, middle, said, size=10.5, color=color, **place)
     else:
         place = {"ha": "center", "va": "bottom"}
         ax.text((x + to_x) / 2, y + 0.25, said, size=10.5, color=color, **place)
@@ -250,7 +255,8 @@ def plot_differences(
     for row, (name, values) in enumerate(pairs.items()):
         color = color_of(name)
         if name in intervals:
-            ax.plot(intervals[name], [row, row], color=color, lw=8, alpha=0.3)
+            bar = {"lw": 8, "alpha": 0.3, "solid_capstyle": "butt"}  # ends at the ends
+            ax.plot(intervals[name], [row, row], color=color, **bar)
         ax.plot(values, [row] * len(values), "o", color=color, ms=8)
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(pairs)), labels=list(pairs))
@@ -261,15 +267,3 @@ def plot_differences(
 def color_of(name: str) -> str:
     """Return the course's colour for a recipe or variant, such as "bf16-kahan"."""
     return COLORS[PRECISIONS[name.partition("-")[0]]]
-
-
-def plot_ends(losses: Mapping[str, Sequence[float]], ax: Axes) -> Axes:
-    """Held-out losses, a row a variant, a dot a seed, and their mean beside them."""
-    for row, (name, values) in enumerate(losses.items()):
-        ax.plot(values, [row] * len(values), "o", color=color_of(name), ms=9)
-        place = {"xytext": (10, 0), "textcoords": "offset points", "va": "center"}
-        ax.annotate(f"mean {np.mean(values):.3f}", (max(values), row), **place)
-    ax.set_yticks(range(len(losses)), labels=list(losses))
-    ax.set(xlabel="held-out loss (nats a byte)", ylim=(len(losses) - 0.5, -0.5))
-    ax.margins(x=0.25)
-    return ax
