@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from mpteach.figures import autocast as figures
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 
@@ -15,22 +16,6 @@ matplotlib.use("agg")
 @pytest.fixture
 def ax():
     return Figure(figsize=(8, 6), layout="constrained").subplots()
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts if text.get_text()]
-
-
-def crowded(ax):
-    """Pairs of texts whose boxes on the page meet, and texts beyond the page."""
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [n for n, box in boxes if box.x0 < 0 or box.x1 > page.x1 or box.y1 > page.y1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
 
 
 def chain(*rows):

@@ -42,7 +42,7 @@ def _arrivals(answer: Callable) -> str:
             return f"{case}: which dtypes does autocast never touch?"
         if rule == "widest":
             return f"{case}: look at all inputs before you cast one of them."
-        return f"{case}: this rule casts to one dtype, whatever comes in."
+        return f"{case}: this rule casts to one dtype all that autocast touches."
     return ""
 
 

@@ -9,7 +9,7 @@ from matplotlib.patches import FancyBboxPatch
 
 from mpteach.style import COLORS
 
-WIDTH, HEIGHT = 1.1, 0.62  # of a box, where a column is 2 wide and a row 1 high
+WIDTH, HEIGHT = 1.1, 0.72  # of a box, where a column is 2 wide and a row 1 high
 DIFFERS = "#FFF0C2"
 # How a curve is drawn: colour, dash, width, and at which part of its peak its name is.
 CURVES = (
