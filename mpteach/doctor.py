@@ -87,7 +87,7 @@ def describe(report: dict[str, Any]) -> str:
         *_format_lines("CPU", cpu),
         *([] if gpu["problem"] else _format_lines("GPU", gpu)),
         "",
-        *[f"{about['name']:<22}{_RUNS[about['runs']]}" for about in report["chapters"]],
+        *[f"{about['name']:<24}{_RUNS[about['runs']]}" for about in report["chapters"]],
         "",
         *(report["problems"] or ["The course can run here."]),
     ]
