@@ -6,7 +6,7 @@ from pathlib import Path
 from mpteach import hardware, records
 from mpteach.errors import InputError
 from mpteach.hardware import ceilings
-from mpteach.hardware.roofline import OPERATIONS, Work
+from mpteach.hardware.roofline import OPERATIONS, Work, stored_bytes
 from mpteach.records import Record
 
 EXPERIMENT = "ceilings"
@@ -15,12 +15,15 @@ EXPERIMENT = "ceilings"
 def begin(device: str, sizes: Sequence[int] | None, command: str) -> Record:
     """Return an empty record; `sizes` are those of `ceilings.SIZES` unless given.
 
-    A size given twice is timed once. Raises InputError for a device that is not there
-    and for a size that is no multiple of 16.
+    A size given twice is timed once. Raises InputError for a device that is not there,
+    for a size that is no multiple of 16, and for one that a CPU's memory cannot hold.
     """
     dtypes = ceilings.native_dtypes(device)
-    sizes = sorted(set(ceilings.SIZES[device] if sizes is None else sizes))
+    sizes = ceilings.SIZES[device] if sizes is None else sizes
     ceilings.works(sizes, dtypes)  # refuses a size that cannot be timed
+    sizes = sorted(set(sizes))
+    if device == "cpu":
+        _require_memory(sizes[-1])
     settings = {
         "device": device,
         "sizes": sizes,
@@ -110,6 +113,18 @@ def table(record: Record) -> str:
             few = sorted({row["rows"] for row in thin})
             lines += ["", _line(title, map(str, few)), *_lines(thin, "rows", few)]
     return "\n".join([*lines[1:], *record.data["unavailable"].values()])
+
+
+def _require_memory(size: int) -> None:
+    """A GPU says when its memory is full; on a CPU the system may end the process."""
+    free = hardware.free_memory_bytes()
+    # AdamW holds most: weight, gradient and two means.
+    needed = 4 * stored_bytes("float32") * size**2
+    if free is not None and needed > free:
+        raise InputError(
+            f"size {size} needs {needed / 2**30:,.1f} GiB of memory and "
+            f"{free / 2**30:,.1f} GiB are free: give smaller sizes."
+        )
 
 
 def _lines(rows: list[dict], key: str, places: Sequence[int]) -> list[str]:

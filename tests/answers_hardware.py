@@ -96,6 +96,7 @@ WRONG = {
         (lambda w, way, n: sent(w, way, n) * 8, "all send together"),
         (lambda w, way, n: sent(w, way, n) or 4.0 * w, "nobody to send to"),
         (lambda w, way, n: w, "Run the ring"),
+        (lambda w, way, n: -sent(w, way, n), "Run the ring"),
     ],
     "03-3": [
         (lambda i, p, q, b: min(q, i * b) / min(p, i * b), "moves fewer bytes"),

@@ -128,6 +128,8 @@ def test_bad_input_is_one_sentence(run, tmp_path, monkeypatch):
     refused(run("--device", "tpu"), "'tpu'", "cpu, cuda")
     refused(run("--sizes", "100"), "size was 100", "multiples of 16")
     refused(run("--sizes", "0"), "size was 0")
+    refused(run("--sizes", "16" + 30 * "0"), "up to 1048576")
+    refused(run("--sizes", "1048576"), "size 1048576 needs 16,384.0 GiB", "smaller")
     refused(run("--sizes", "many"), "invalid int", "mpteach ceilings --help")
     refused(run("--sizes"), "expected at least one argument")
     monkeypatch.setattr(hardware, "cuda_problem", lambda: "torch sees no GPU")

@@ -128,7 +128,7 @@ def test_the_json_has_the_documented_keys(healthy, capsys):
 def test_chapters_run_live_or_from_records(healthy):
     report = doctor.examine()
     assert [c["runs"] for c in report["chapters"]] == ["live", "live", "records"]
-    assert "08_train              runs live; what needs a GPU" in doctor.describe(
+    assert "08_train                runs live; what needs a GPU" in doctor.describe(
         report
     )
 

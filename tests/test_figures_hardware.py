@@ -9,6 +9,7 @@ from mpteach.figures import hardware as figures
 from mpteach.figures.hardware import Point, Roof
 from mpteach.hardware.roofline import attainable
 from mpteach.style import COLORS
+from tests.pictures import crowded, texts
 
 matplotlib.use("agg")
 
@@ -24,21 +25,6 @@ POINTS = [
 @pytest.fixture
 def ax():
     return Figure(figsize=(9, 5), layout="constrained").subplots()
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts]
-
-
-def crowded(ax):
-    ax.figure.draw_without_rendering()
-    boxes = [(t.get_text(), t.get_window_extent()) for t in ax.texts if t.get_text()]
-    page = ax.figure.bbox
-    cut = [name for name, box in boxes if box.x0 < 0 or box.x1 > page.x1]
-    pairs = [
-        (m, n) for i, (m, a) in enumerate(boxes) for n, b in boxes[:i] if a.overlaps(b)
-    ]
-    return cut + pairs
 
 
 def test_roofs_are_the_lower_one_of_two_limits(ax):
@@ -99,3 +85,28 @@ def test_equal_speed_ups_are_named_apart(ax):
     same = {dtype: {16: 1.0, 32: 1.0} for dtype in RATIOS}
     figures.plot_speed_up(same, ax)
     assert texts(ax) == list(RATIOS) and not crowded(ax)
+
+
+def test_names_that_would_overlap_stand_around_their_place():
+    heights = {"a": 1.0, "b": 1.1, "c": 3.0}
+    apart = figures._spread(heights, 0.5)
+    assert apart["c"] == 3.0 and apart["b"] - apart["a"] == pytest.approx(0.5)
+    assert (apart["a"] + apart["b"]) / 2 == pytest.approx(1.05)
+    chain = list(figures._spread({"a": 0.0, "b": 0.4, "c": 0.5}, 0.5).values())
+    assert np.diff(chain) == pytest.approx([0.5, 0.5]) and chain[1] == pytest.approx(0.3)
+
+
+def test_what_several_dtypes_share_is_grey_up_to_the_last_ridge_but_one(ax):
+    figures.plot_roofline(PROMISED, MEASURED, POINTS, ax)
+    grey = [line for line in ax.lines if line.get_color() == "0.45"]
+    for line, roof in zip(grey, (PROMISED, MEASURED), strict=True):
+        second = sorted(roof.peaks.values())[-2] / roof.bandwidth
+        assert line.get_xdata()[-1] == pytest.approx(second)
+        ends = line.get_xdata() * roof.bandwidth / 1e12
+        np.testing.assert_allclose(line.get_ydata(), ends)
+    starts = [line.get_xdata()[0] for line in ax.lines if line.get_color() != "0.45"]
+    assert min(starts[:6]) == pytest.approx(50e12 / 4.2e12)
+    alone = Figure(layout="constrained").subplots()
+    one = Roof({"float32": 67e12}, 4.8e12)
+    figures.plot_roofline(one, one, POINTS[:1], alone)
+    assert [text.get_text() for text in alone.texts][0] == "float32: 67"

@@ -55,7 +55,9 @@ def test_what_a_gpu_is_asked_for():
     assert not [w for w in works if w.operation != "product" and w.dtype == "tfloat32"]
 
 
-@pytest.mark.parametrize("sizes", [[0], [-16], [17], [16.0], [True], []])
+@pytest.mark.parametrize(
+    "sizes", [[0], [-16], [17], [16.0], [True], [], [2**21], [16 * 10**30], [16, "a"]]
+)
 def test_sizes_that_cannot_be(sizes):
     with pytest.raises(InputError, match="multiples of 16"):
         ceilings.works(sizes, ["float32"])
@@ -66,6 +68,19 @@ def test_an_unknown_dtype_or_device():
         ceilings.measure_ceilings("cpu", [16], ["half"])
     with pytest.raises(InputError, match="unknown device 'tpu'"):
         ceilings.measure_ceilings("tpu")
+    with pytest.raises(InputError, match="unknown device 'tpu'"):
+        ceilings.measure(Work("add", "float32", 16, 16), "tpu")
+
+
+def test_a_gpu_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(hardware, "cuda_problem", lambda: "torch sees no GPU")
+
+    def no_gpu(**_):
+        raise RuntimeError("Cannot get CUDA generator")
+
+    monkeypatch.setattr(torch, "Generator", no_gpu)
+    with pytest.raises(InputError, match=r"\(torch sees no GPU\): take 'cpu'"):
+        ceilings.measure(Work("add", "float32", 16, 16), "cuda")
 
 
 @pytest.mark.parametrize(

@@ -110,3 +110,39 @@ def test_a_ring_that_cannot_be():
 
 def test_every_operation_is_listed():
     assert set(roofline.OPERATIONS) == {"product", *ELEMENTWISE}
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, "3", True, None])
+def test_rows_and_columns_are_whole_and_positive(count):
+    with pytest.raises(InputError, match=r"rows was .*: give a whole number of at lea"):
+        Work("add", "float32", count, 4)
+    with pytest.raises(InputError, match=r"columns was .*: give a whole number"):
+        Work("add", "float32", 4, count)
+
+
+def test_less_than_a_byte_is_no_whole_byte():
+    for dtype, bits in (("float6_e3m2fn", 6), ("float4_e2m1fn", 4)):
+        with pytest.raises(InputError, match=f"{dtype} has {bits} bits.*8 bits or mo"):
+            stored_bytes(dtype)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), "fast", None])
+def test_limits_are_positive(value):
+    for call in (ridge, lambda *limits: attainable(1.0, *limits)):
+        with pytest.raises(InputError, match=r"peak was .*: give a number above 0"):
+            call(value, 1.0)
+        with pytest.raises(InputError, match=r"bandwidth was .*: give a number above"):
+            call(1.0, value)
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), "much"])
+def test_an_intensity_is_not_negative(value):
+    with pytest.raises(InputError, match=r"intensity was .*from 0 up"):
+        attainable(value, 1.0, 1.0)
+    assert attainable(0, 1.0, 1.0) == 0
+
+
+@pytest.mark.parametrize("pair", [(10, 2.5), (10.5, 2), ("10", 2), (10, True)])
+def test_a_ring_has_whole_numbers(pair):
+    with pytest.raises(InputError, match="elements over .* whole numbers"):
+        all_reduce_bytes(pair[0], "float32", pair[1])

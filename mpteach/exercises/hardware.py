@@ -62,7 +62,7 @@ def _sent(answer: Callable) -> str:
             return f"Every part travels more than once around ({case})."
         if _same(found * (processes - 1), right * processes):
             return f"In how many steps does a process send something ({case})?"
-        if found and math.isclose(math.log2(found / right) % 1, 0, abs_tol=1e-9):
+        if found > 0 and math.isclose(math.log2(found / right) % 1, 0, abs_tol=1e-9):
             return f"How many bytes does one number of this gradient take ({case})?"
         return f"Run the ring of this chapter with as many processes ({case})."
     return ""
@@ -119,7 +119,8 @@ def _step_gain(answer: Callable) -> str:
         )
         right = sum(before) / sum(after)
         found = float(answer(list(step), peak32, peak16, bandwidth, launch))
-        case = f"for {len(step)} operations, the first with {step[0][0]:g} FLOP and "
+        plural = "" if len(step) == 1 else "s, the first"
+        case = f"for {len(step)} operation{plural} with {step[0][0]:g} FLOP and "
         case += f"{step[0][1]:g} numbers"
         if _same(found, right):
             continue

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from mpteach.hardware.roofline import attainable
+from mpteach.hardware.roofline import attainable, ridge
 from mpteach.style import COLORS
 
 TERA = 1e12
@@ -39,15 +39,15 @@ def plot_roofline(
     """
     low = 0.4 * min(point.intensity for point in points)
     high = 4 * max(point.intensity for point in points)
-    x = np.geomspace(low, high, 400)
     for roof, style, width in ((promised, "--", 1.2), (measured, "-", 2.2)):
+        # What several dtypes share is nobody's colour: up to the last ridge but one.
+        second = ridge(sorted(roof.peaks.values())[-2:][0], roof.bandwidth)
+        slope = np.array([low, second])
+        ax.plot(slope, slope * roof.bandwidth / TERA, style, color="0.45", lw=width)
         for dtype, peak in sorted(roof.peaks.items(), key=lambda pair: pair[1]):
-            y = [attainable(one, peak, roof.bandwidth) / TERA for one in x]
-            ax.plot(x, y, style, color=COLORS[dtype], lw=width, zorder=2)
-        # What all dtypes share is nobody's colour.
-        slope = min(roof.peaks.values()) / roof.bandwidth
-        shared = x[x <= slope]
-        ax.plot(shared, shared * roof.bandwidth / TERA, style, color="0.45", lw=width)
+            own = np.geomspace(min(ridge(peak, roof.bandwidth), second), high, 400)
+            y = [attainable(one, peak, roof.bandwidth) / TERA for one in own]
+            ax.plot(own, y, style, color=COLORS[dtype], lw=width)
     ax.set(xscale="log", yscale="log", xlim=(low, high))
     _name_roofs(measured, high, ax)
     said = (("solid: measured", measured), ("dashed: promised", promised))
@@ -58,20 +58,7 @@ def plot_roofline(
         color = COLORS[point.dtype]
         ax.plot(*place, "o", color=color, ms=7, mec="white", mew=0.8, zorder=3)
         if point.label:
-            # Above the slope there is room, and under the roofs.
-            on_slope = point.rate > 0.8 * point.intensity * measured.bandwidth
-            on_top = point.rate > 0.8 * measured.peaks[point.dtype]
-            ax.annotate(
-                point.label,
-                place,
-                (-8, 4) if on_slope else (-8, -6) if on_top else (6, -6),
-                textcoords="offset points",
-                size=11,
-                ha="right" if on_slope or on_top else "left",
-                va="bottom" if on_slope else "top",
-                color=color,
-                bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
-            )
+            _name_point(point, measured, ax)
     ax.set(xlabel="arithmetic intensity, FLOP a byte", ylabel="TFLOP/s")
     return ax
 
@@ -108,9 +95,27 @@ def plot_speed_up(
     return ax
 
 
+def _name_point(point: Point, roof: Roof, ax: Axes) -> None:
+    # There is room above the slope, and far below the roofs.
+    on_slope = point.rate > 0.8 * point.intensity * roof.bandwidth
+    on_top = point.rate > 0.8 * roof.peaks[point.dtype]
+    leader = {"arrowstyle": "-", "color": COLORS[point.dtype], "lw": 0.8}
+    ax.annotate(
+        point.label,
+        (point.intensity, point.rate / TERA),
+        (-8, 4) if on_slope else (0, -34) if on_top else (6, -6),
+        textcoords="offset points",
+        size=11,
+        ha="right" if on_slope else "center" if on_top else "left",
+        va="bottom" if on_slope else "top",
+        color=COLORS[point.dtype],
+        arrowprops=leader if on_top else None,
+    )
+
+
 def _name_roofs(roof: Roof, right: float, ax: Axes) -> None:
     tops = {dtype: math.log10(peak / TERA) for dtype, peak in roof.peaks.items()}
-    for dtype, height in _spread(tops, 0.17).items():
+    for dtype, height in _spread(tops, 0.2).items():
         ax.annotate(
             f"{dtype}: {roof.peaks[dtype] / TERA:,.0f}",
             (right, 10**height),
@@ -123,8 +128,31 @@ def _name_roofs(roof: Roof, right: float, ax: Axes) -> None:
 
 
 def _spread(heights: Mapping[str, float], line: float) -> dict[str, float]:
-    """Return `heights` moved up until `line` is between any two, in order."""
-    result, above = {}, -math.inf
+    """Return `heights` with at least `line` between any two: those too near give way.
+
+    In order; what stands together stays around the mean of its heights.
+    """
+    groups: list[list[str]] = []
     for name in sorted(heights, key=heights.__getitem__):
-        result[name] = above = max(heights[name], above + line)
-    return result
+        groups.append([name])
+        while len(groups) > 1 and _overlap(*groups[-2:], heights, line):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return {
+        name: height
+        for group in groups
+        for name, height in zip(group, _stacked(group, heights, line), strict=True)
+    }
+
+
+def _stacked(
+    group: list[str], heights: Mapping[str, float], line: float
+) -> list[float]:
+    middle = sum(heights[name] for name in group) / len(group)
+    return [middle + (i - (len(group) - 1) / 2) * line for i in range(len(group))]
+
+
+def _overlap(
+    lower: list[str], upper: list[str], heights: Mapping[str, float], line: float
+) -> bool:
+    top = _stacked(lower, heights, line)[-1]
+    return _stacked(upper, heights, line)[0] < top + line

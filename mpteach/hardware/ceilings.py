@@ -17,11 +17,14 @@ import torch
 from mpteach import hardware
 from mpteach.errors import InputError
 from mpteach.hardware.roofline import ELEMENTWISE, Work
+from mpteach.inputs import shown
 
 SIZES = {
     "cpu": tuple(2**power for power in range(6, 11)),
     "cuda": tuple(2**power for power in range(8, 15)),
 }
+# A float32 matrix of this size takes 4 TiB.
+LARGEST_SIZE = 2**20
 # Rows of the products of a few rows with the largest matrix: a layer at small batches.
 THIN = (1, 16, 64, 256, 1024)
 # A row of measurements: blocks of calls that last about BLOCK_SECONDS, as many as fit
@@ -56,11 +59,13 @@ def works(sizes: Sequence[int], dtypes: Sequence[str]) -> list[Work]:
     other operations on [n, n] numbers.
 
     Raises InputError for an unknown dtype and for sizes that are no multiples of 16,
-    which float8 products need.
+    which float8 products need, or above `LARGEST_SIZE`.
     """
     for size in sizes:
-        if type(size) is not int or size < 16 or size % 16:
-            raise InputError(f"size was {size!r:.60}: give multiples of 16.")
+        if type(size) is not int or not 16 <= size <= LARGEST_SIZE or size % 16:
+            raise InputError(
+                f"size was {shown(size)}: give multiples of 16 up to {LARGEST_SIZE}."
+            )
     if not sizes:
         raise InputError("no size was given: give multiples of 16, such as 256.")
     largest = max(sizes)
@@ -201,10 +206,16 @@ def _torch_dtype(dtype: str) -> torch.dtype:
 
 
 def _why_not(work: Work, device: str, error: Exception) -> str:
+    hardware.native("float32", device)  # refuses an unknown device
+    if device == "cuda" and (problem := hardware.cuda_problem()):
+        return f"device 'cuda' cannot be used ({problem}): take 'cpu'."
     said = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in said[0]:
         return (
             f"{work.operation} in {work.dtype} at size {work.columns} does not fit into"
             f" the memory of this {device}: give smaller sizes."
         )
-    return f"this {device} cannot time {work.operation} in {work.dtype}: {said[0]:.100}"
+    return (
+        f"this {device} cannot time {work.operation} in {work.dtype} at size "
+        f"{work.columns} ({said[0]:.100}): take another dtype, size or device."
+    )
