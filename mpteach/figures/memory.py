@@ -193,6 +193,6 @@ def plot_ratios(methods: Mapping[str, Sequence[Pair]], ax: Axes) -> Axes:
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     sizes = [pair.measured / GIB for pair in pairs]
-    ax.set(xlim=(0.8 * min(sizes), 1.2 * max(sizes)), ylim=(0, max(1.08 * max(ratios), below + line)))
+    ax.set(xlim=(0.8 * min(sizes), 1.2 * max(sizes)), ylim=(0, max(1.08 * max(ratios), below + line / 2)))
     ax.set(xlabel="measured peak, GiB", ylabel="predicted / measured")
     return ax
