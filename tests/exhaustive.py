@@ -1,7 +1,8 @@
 """Round all 2^32 float32 patterns as numpy, ml_dtypes and torch do: `make exhaustive`.
 
 The formats are those of up to 16 bits. Left out are the inputs on which a library
-differs by design, listed in `mpteach.libraries`. Exit status 1 on any mismatch.
+differs by design, listed in `mpteach.libraries`. Where no formats are named, the steps
+that a GPU measured are traced too (`memory_sweep`). Exit status 1 on any mismatch.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, os.path.dirname(__file__))
+import memory_sweep
 import oracles
 
 from mpteach import rounding
@@ -78,12 +80,12 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="All of it took 24 minutes on one core of the machine that wrote this.",
     )
     parser.add_argument(
-        "--formats", nargs="+", choices=NAMES, default=NAMES, metavar="NAME",
-        help=f"the formats to check (all: {', '.join(NAMES)})",
+        "--formats", nargs="+", choices=NAMES, metavar="NAME",
+        help=f"the formats to check, and no memory (all: {', '.join(NAMES)})",
     )  # fmt: skip
     parser.add_argument(
         "--every", type=int, default=1, metavar="N",
-        help=f"check one in N chunks of {CHUNK:,} patterns only (default: 1, all)",
+        help=f"check one in N chunks of {CHUNK:,} patterns, and steps (default: 1, all)",
     )  # fmt: skip
     parser.add_argument(
         "--processes", type=int, default=2, metavar="N", help="default: 2"
@@ -91,7 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.every < 1 or asked.processes < 1:
         parser.error("--every and --processes are numbers from 1 on.")
-    return 0 if sweep(asked.formats, asked.every, asked.processes) else 1
+    agree = sweep(asked.formats or NAMES, asked.every, asked.processes)
+    if not asked.formats:
+        agree &= memory_sweep.sweep(memory_sweep.rows()[:: asked.every])
+    return 0 if agree else 1
 
 
 if __name__ == "__main__":

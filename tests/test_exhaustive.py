@@ -43,6 +43,20 @@ def test_a_mismatch_is_status_1(monkeypatch, capsys):
     assert not ml_dtypes.endswith(" 0 differ") and not torch.endswith(" 0 differ")
 
 
+def test_without_formats_the_memory_of_steps_is_swept_too(monkeypatch, capsys):
+    monkeypatch.setattr(exhaustive, "sweep", lambda *asked: True)
+    found = {"first": [], "last": []}
+    monkeypatch.setattr(exhaustive.memory_sweep, "rows", lambda: list(found))
+    monkeypatch.setattr(exhaustive.memory_sweep, "misses", found.get)
+    assert exhaustive.main([]) == 0
+    assert capsys.readouterr().out == "memory: 2 steps traced, 0 miss a target\n"
+    found["last"] = ["last: requested is off by 2.00%, more than 0.01%"]
+    assert exhaustive.main(["--every", "1"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said == [*found["last"], "memory: 2 steps traced, 1 miss a target"]
+    assert exhaustive.main(["--formats", "float16"]) == 0
+
+
 def test_processes_and_one_process_find_the_same(capsys):
     for processes in ("1", "2"):
         every = ["--every", str(2**16), "--processes", processes]

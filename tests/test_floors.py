@@ -187,7 +187,7 @@ def _house(tmp_path: Path, files: dict[str, str]) -> Path:
             "from ..training import train",
             "budgets may not use experiments",
         ),
-        ("hardware.py", "import mpteach.autocast", "budgets may not use mechanisms"),
+        ("autocast.py", "import mpteach.memory", "mechanisms may not use budgets"),
         (
             "autocast.py",
             "from mpteach.loss_scaling import S",

@@ -329,7 +329,7 @@ SMALL_HEAD = Shape(layers=4, heads=4, hidden=128, vocabulary=64)
             SMALL_HEAD,
             ("fp32", "sgd", 8, 64),
             {"checkpointing": True},
-            "the MLP of the first block",
+            "the first product of the MLP of the first block",
             "backward",
         ),
         (
@@ -401,7 +401,7 @@ def test_terms_are_listed_once_and_belong_to_known_groups():
 
 def test_the_workspace_is_the_one_measured_unless_given():
     assert formula(SMALL, "fp32", "sgd", 1, 8).total("workspace") == 68_157_440
-    assert formula(TODAY, "fp32", "sgd", 1, 8).total("workspace") == 32 * 2**20
+    assert formula(TODAY, "fp32", "sgd", 1, 8).total("workspace") == 64 * 2**20
     assert _small().total("workspace") == 0
 
 

@@ -6,8 +6,10 @@ does not return its loss, a third: loss_fn(model, *batch).
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step = parser.add_argument_group("the step")
     step.add_argument("--seq", type=int, default=1024, metavar="N", help="tokens (1024)")
     step.add_argument("--batch", type=int, default=8, metavar="N", help="sequences (8)")
-    step.add_argument("--micro-batches", type=int, default=1, metavar="N", help="(1)")
+    step.add_argument(
+        "--micro-batches", type=int, default=1, metavar="N", help="each of --batch (1)"
+    )
     step.add_argument("--recipe", metavar="NAME", help="such as amp-bf16 (fp32)")
     step.add_argument("--optimizer", default="adamw-fused", metavar="NAME")
     step.add_argument("--attention", default="sdpa", help="sdpa or materialised (sdpa)")
@@ -56,7 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trace or measure what was asked for and print it; return 0."""
-    require(args.measure or not (args.grid or args.out), "--grid and --out go with --measure.")
+    given = args.grid or args.out
+    require(args.measure or not given, "--grid and --out go with --measure.")
+    require(not (args.measure and args.fit), "--fit is traced: leave out --measure.")
+    require(
+        args.optimizer != "adam8bit",
+        "adam8bit is counted by mpteach.memory.formula alone, since torch has none to "
+        "trace: choose another --optimizer.",
+    )
     if args.measure:
         return _measure(args)
     if args.fit:
@@ -127,7 +138,10 @@ def _of_user(where: str, batch: int) -> Any:
     spec = importlib.util.spec_from_file_location("module_of_user", path)
     require(spec, f"{path!r} is no Python file: give FILE.py:FUNCTION.")
     module = importlib.util.module_from_spec(spec)
-    made = _told(where, lambda: spec.loader.exec_module(module))
+    sys.modules[spec.name] = module  # where e.g. dataclasses look it up
+    folder = str(Path(path).resolve().parent)
+    sys.path[:0] = [folder] if folder not in sys.path else []  # for what it imports
+    _told(where, lambda: spec.loader.exec_module(module))
     require(hasattr(module, name), f"{path} has no {name}: check the name.")
     made = _told(where, lambda: getattr(module, name)(batch))
     good = isinstance(made, tuple) and len(made) in (2, 3) and all(map(callable, made))
@@ -140,14 +154,16 @@ def _of_user(where: str, batch: int) -> Any:
 
 
 def _told(where: str, call: Callable[[], Any]) -> Any:
+    """Return what `call` returns; tell its error in a sentence, its prints to stderr."""
     try:
-        return call()
+        with contextlib.redirect_stdout(sys.stderr):
+            return call()
     except InputError:
         raise
-    except Exception as error:
-        first = str(error).partition("\n")[0]
+    except (Exception, SystemExit) as error:
+        first = str(error).partition("\n")[0].rstrip(".")
         raise InputError(
-            f"{where} failed with {type(error).__name__}: {first or 'no message'}"
+            f"{where} failed with {type(error).__name__}: {first or 'no message'}."
         ) from error
 
 
@@ -203,7 +219,8 @@ def _fit(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found))
     else:
-        print(f"largest batch in {args.fit}, with {fit.OUTSIDE_BYTES / 10**9:.2f} GB for CUDA")
+        outside = f"{fit.OUTSIDE_BYTES / 10**9:.2f} GB for CUDA"
+        print(f"largest batch in {args.fit}, with {outside}")
         for name, batch in found.items():
             print(f"{name:<14}{batch or 'does not fit':>6}")
     return 0
@@ -214,6 +231,8 @@ def _measure(args: argparse.Namespace) -> int:
 
     from mpteach import measurements, records
 
+    chosen = args.grid and args.model
+    require(not chosen, "--grid has its own models: leave out --model.")
     require(args.out, "--measure keeps a record: give --out FILE.")
     own = args.module or any(getattr(args, name) is not None for name in SHAPE)
     require(not own, "--measure takes a --model by name: leave out --module and sizes.")

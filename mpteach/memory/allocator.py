@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 
 from mpteach.errors import require
 
-KIB, MIB = 2**10, 2**20
 GRAIN = 512  # every block is a multiple of it
-SMALL = MIB  # requests up to here share segments of 2 MiB
+SMALL = MIB = 2**20  # requests up to here share segments of 2 MiB
 
 
 def rounded(size: int) -> int:
@@ -37,12 +36,11 @@ class CachingAllocator:
     requested: int = 0
     allocated: int = 0
     reserved: int = 0
-    _end: int = 0  # of the addresses used so far
     _size: dict[int, int] = field(default_factory=dict)  # of each block, by address
     _before: dict[int, int] = field(default_factory=dict)  # block that ends at address
     _asked: dict[int, int] = field(default_factory=dict)  # live blocks: the request
-    _free: dict[bool, list] = field(default_factory=lambda: {True: [], False: []})
     _small: dict[int, bool] = field(default_factory=dict)  # whose segment is small
+    _free: dict[bool, list] = field(default_factory=lambda: {True: [], False: []})
 
     def malloc(self, size: int) -> int:
         """Return the address of a block for `size` bytes, at least 1."""
@@ -50,15 +48,14 @@ class CachingAllocator:
         need, small = rounded(size), rounded(size) <= SMALL
         free = self._free[small]
         place = bisect_left(free, (need, 0))
-        if place == len(free):
-            self._add_segment(segment(need), small)
-            place = bisect_left(free, (need, 0))
+        if place == len(free):  # where the new segment, the largest, will be
+            # Gaps between the addresses keep segments from merging.
+            self._set_free(2 * self.reserved, segment(need), small)
+            self.reserved += segment(need)
         had, address = free.pop(place)
-        rest = had - need
-        if rest >= GRAIN if small else rest > SMALL:
-            self._set_block(address, need, small)
-            self._set_block(address + need, rest, small)
-            insort(free, (rest, address + need))
+        if had - need > (0 if small else SMALL):
+            self._size[address], self._before[address + need] = need, address
+            self._set_free(address + need, had - need, small)
         self._asked[address] = size
         self.requested += size
         self.allocated += self._size[address]
@@ -75,15 +72,9 @@ class CachingAllocator:
                 self._free[small].remove((self._size[other], other))
                 start, end = min(start, other), max(end, other + self._size[other])
                 del self._size[max(other, address)]
-        self._set_block(start, end - start, small)
-        insort(self._free[small], (end - start, start))
+        self._set_free(start, end - start, small)
 
-    def _add_segment(self, size: int, small: bool) -> None:
-        address, self._end = self._end, self._end + size + GRAIN  # a gap: never merged
-        self.reserved += size
-        self._set_block(address, size, small)
-        insort(self._free[small], (size, address))
-
-    def _set_block(self, address: int, size: int, small: bool) -> None:
+    def _set_free(self, address: int, size: int, small: bool) -> None:
         self._size[address], self._small[address] = size, small
         self._before[address + size] = address
+        insort(self._free[small], (size, address))

@@ -33,36 +33,36 @@ WORKSPACES_OF = {
 
 
 class Kernels(TorchFunctionMode):
-    """Calls what CUDA would: fused attention, a mask of bools for dropout, fused norms.
-
-    `compute` is the dtype of an autocast region around it, or None.
-    """
-
-    def __init__(self, compute: torch.dtype | None) -> None:
-        super().__init__()
-        self.compute = compute
+    """Calls what CUDA would: fused attention and norms, dropout by a mask of bools."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:
+            # Its insides are called with this mode off.
+            inside = {"scaled_dot_product_attention": _attention, "dropout": _dropout}
+            with mock.patch.multiple(F, **inside):
+                return func(*args, **kwargs)
         ours = {
             F.dropout: _dropout,
-            F.scaled_dot_product_attention: self._attention,
+            F.scaled_dot_product_attention: _attention,
             F.rms_norm: _rms_norm,
         }
         return ours.get(func, func)(*args, **kwargs)
 
-    def _attention(
-        self, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **more
-    ):
-        q, k, v = query, key, value
-        if self.compute is not None:
-            q, k, v = (x.to(self.compute) for x in (q, k, v))
-        if q.dtype == torch.float32 and q.shape[1] != k.shape[1]:
-            # Only 16-bit kernels share keys among heads.
-            return aten._scaled_dot_product_attention_math(
-                q, k, v, attn_mask, dropout_p, is_causal, **more
-            )[0]
-        return _Attention.apply(q, k, v, attn_mask)
+
+def _attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **more
+):
+    compute, q, k, v = _computes[-1], query, key, value
+    if compute is not None:
+        q, k, v = (x.to(compute) for x in (q, k, v))
+    grouped = q.ndim == 4 and q.shape[1] != k.shape[1]
+    if q.ndim != 4 or (q.dtype == torch.float32 and grouped):
+        # Fused kernels take four dimensions, and those of 16 bits alone share keys.
+        return aten._scaled_dot_product_attention_math(
+            q, k, v, attn_mask, dropout_p, is_causal, **more
+        )[0]
+    return _Attention.apply(q, k, v, attn_mask)
 
 
 class _Attention(torch.autograd.Function):
@@ -81,13 +81,18 @@ class _Attention(torch.autograd.Function):
             seeds: tuple[Tensor, ...] = ()
         else:
             result = torch.empty_like(q)
+            if v.shape[-1] != q.shape[-1]:
+                result = q.new_empty((batch, heads, rows, v.shape[-1]))
             seeds = q.new_empty(1, dtype=torch.int64), q.new_empty(1, dtype=torch.int64)
         ctx.save_for_backward(q, k, v, result, sums, mask, *seeds)
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(torch.empty_like(x) for x in ctx.saved_tensors[:3]), None)
+        q, k, v, *_, mask = ctx.saved_tensors[:6]
+        learned = mask is not None and mask.requires_grad
+        read = (q, k, v, mask) if learned else (q, k, v)
+        return (*(torch.empty_like(x) for x in read), *(() if learned else (None,)))
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -117,15 +122,51 @@ def _dropout(input, p=0.5, training=True, inplace=False):
     return torch.native_dropout(input, p, True)[0] if training and p > 0 else input
 
 
+# What autocast computes in, here and outside of here; None where it is off.
+_computes: list[torch.dtype | None] = [None]
+
+
 @contextlib.contextmanager
 def region(compute: torch.dtype | None) -> Iterator[None]:
     """Run a forward pass on fake CPU tensors as CUDA would, autocast to `compute`."""
     with contextlib.ExitStack() as stack:
-        stack.enter_context(Kernels(compute))
+        stack.enter_context(Kernels())
+        stack.enter_context(policy.standing_in("cpu", "cuda"))
+        stack.enter_context(mock.patch.multiple(torch.autocast, **_OF_MODELS))
         if compute is not None:
-            stack.enter_context(policy.standing_in("cpu", "cuda"))
-            stack.enter_context(autocast("cpu", compute))
+            stack.enter_context(_casting(compute))
         yield
+
+
+@contextlib.contextmanager
+def _casting(compute: torch.dtype, enabled: bool = True) -> Iterator[None]:
+    _computes.append(compute if enabled else None)
+    try:
+        with autocast("cpu", compute, enabled):
+            yield
+    finally:
+        _computes.pop()
+
+
+def _init(self, device_type, dtype=None, enabled=True, cache_enabled=None):
+    self.asked = dtype, enabled
+    self.entered: list[contextlib.ExitStack] = []
+
+
+def _enter(self):
+    dtype, enabled = getattr(self, "asked", (self.__dict__.get("fast_dtype"), True))
+    stack = contextlib.ExitStack()
+    stack.enter_context(_casting(dtype or _computes[-1] or torch.float16, enabled))
+    self.__dict__.setdefault("entered", []).append(stack)
+    return self
+
+
+def _exit(self, *error):
+    self.entered.pop().close()
+
+
+# torch.autocast as a model may use it: what it asks for any device is done here.
+_OF_MODELS = {"__init__": _init, "__enter__": _enter, "__exit__": _exit}
 
 
 @contextlib.contextmanager
@@ -135,7 +176,13 @@ def recomputation(compute: torch.dtype | None) -> Iterator[None]:
     torch.utils.checkpoint enters torch.amp.autocast for it. A mode for functions that is
     entered outside of a backward pass sees nothing inside.
     """
-    with mock.patch.object(torch.amp, "autocast", lambda *_, **__: region(compute)):
+
+    def entered(*args: Any, **kwargs: Any) -> contextlib.AbstractContextManager:
+        if "cache_enabled" in kwargs:  # as a checkpoint says, and hardly a model
+            return region(compute)
+        return torch.autocast(*args, **kwargs)
+
+    with mock.patch.object(torch.amp, "autocast", entered):
         yield
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from mpteach.memory.recipes import Recipe
+from mpteach.memory.reductions import parts
 from mpteach.memory.shapes import Shape
 
 SYMBOLS = {
@@ -32,6 +33,9 @@ SYMBOLS = {
     "P": "parameters",
     "Q": "parameters of one block",
     "B": "bytes that one block keeps for the backward pass",
+    "e": "blocks that share the sum of a column, for the gradient of a bias of h numbers",
+    "f": "the same for the bias of the MLP's first product",
+    "k": "the same for the bias of queries, keys and values",
     "t": "tensors among the parameters",
     "q": "blocks of 2048 parameters",
 }
@@ -111,14 +115,15 @@ class Step:
         x = self.shape
         tokens, width = self.batch * self.sequence, x.hidden // x.heads
         keys = width * (x.kv_heads or x.heads)
-        norms = self.vectors_of_norm
+        norms, gated = self.vectors_of_norm, x.mlp == "swiglu"
+        inner = x.mlp_hidden or 4 * x.hidden
         return {
             "l": x.layers,
             "a": x.heads,
             "h": x.hidden,
             "d": width,
             "u": keys,
-            "m": x.mlp_hidden or 4 * x.hidden,
+            "m": inner,
             "V": x.vocabulary,
             "g": self.micro_batches,
             "b": self.batch,
@@ -127,6 +132,9 @@ class Step:
             "n": tokens,
             "w": self.bytes_of_weights,
             "c": self.bytes_of_products,
+            "e": parts(tokens, x.hidden),
+            "f": parts(tokens, (1 + gated) * inner),
+            "k": parts(tokens, x.hidden + 2 * keys),
             "o": 4 if self.recipe.masters else self.bytes_of_weights,
             "t": x.layers * (4 * (1 + x.biases) + 2 * norms)
             + (1 + (not self.rotary) + norms + (not x.tied)),

@@ -29,14 +29,16 @@ def largest_batch(need: Callable[[int], int], budget_bytes: int) -> int:
     """Return the largest batch whose `need(batch)` is at most the budget; 0 if none.
 
     `need` grows nearly in proportion, so few batches are tried: the next one is where the
-    line through the last two meets the budget.
+    line through the first and the last meets the budget; bisection ends a long search.
     """
     first = need(1)
     if first > budget_bytes:
         return 0
-    fits, fails, slope = 1, MOST, need(2) - first
+    fits, fails, slope, tried = 1, MOST, need(2) - first, 0
     while fails - fits > 1:
+        tried += 1
         guess = 1 + (budget_bytes - first) // max(1, slope)
+        guess = guess if tried < 8 else (fits + fails) // 2
         guess = min(max(guess, fits + 1), fails - 1)
         size = need(guess)
         if size <= budget_bytes:

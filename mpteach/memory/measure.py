@@ -1,16 +1,23 @@
 """The memory of the same training step on a real GPU, by torch's own counters."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from mpteach import hardware
 from mpteach.errors import InputError
 from mpteach.memory import recipes
 from mpteach.memory.recipes import Recipe
-from mpteach.memory.step import Loss, Trainer, in_dtype_of_weights, output_is_loss
+from mpteach.memory.shapes import require_count
+from mpteach.memory.step import (
+    Loss,
+    Trainer,
+    in_dtype_of_weights,
+    output_is_loss,
+    with_weights_of,
+)
 
 STEPS = 2  # as in a trace
 
@@ -35,11 +42,12 @@ def measure(
     a GPU.
     """
     if problem := hardware.cuda_problem():
-        raise InputError(f"memory cannot be measured here: {problem}")
+        raise InputError(f"memory cannot be measured here ({problem}): trace it instead.")
     found = recipes.get(recipe)
+    require_count("micro_batches", micro_batches)
     gauge = _Gauge()
     torch.set_float32_matmul_precision("high" if recipe == "tf32" else "highest")
-    model = make_model().to("cuda", getattr(torch, found.weights))
+    model = with_weights_of(found, make_model()).to("cuda")
     gauge.read("model")
     compute = getattr(torch, found.compute) if found.compute else None
 
@@ -66,7 +74,7 @@ def measure(
 
 def _on_gpu(batch: tuple, recipe: Recipe) -> tuple:
     batch = in_dtype_of_weights(batch, recipe)
-    return tuple(one.cuda() if isinstance(one, torch.Tensor) else one for one in batch)
+    return tree_map_only(torch.Tensor, torch.Tensor.cuda, batch)
 
 
 class _Gauge:

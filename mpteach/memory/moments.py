@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from mpteach.memory.equations import Item, Step, present
+from mpteach.memory.reductions import BYTES_A_PART
 
 GRADIENTS = Item("gradients", "gradients", "w P")
 
@@ -67,7 +68,10 @@ def _blocks(step: Step) -> Iterator[Plan]:
     """Yield the backward passes of the last block and of the first."""
     head = Item("gradient of the head", "gradients", "w V h")
     waits = [head] if step.shape.tied or not step.accumulates else []
+    norm = Item("gradient of the last norm", "gradients", f"{step.vectors_of_norm} w h")
+    waits += [] if step.accumulates else [norm]
     base = step.always() + _summed(step) + step.embedding() + waits
+    attention = step.attention()
     below = Item("blocks below", "residual stream", "(l - 1) B")
     above = Item("gradients of blocks above", "gradients", "w (l - 1) Q")
     others = {"last": [below], "first": [] if step.accumulates else [above]}
@@ -77,7 +81,14 @@ def _blocks(step: Step) -> Iterator[Plan]:
                 f"{name} of the {place} block",
                 "backward",
                 "all that the block keeps is there, and its first gradients come on top",
-                base + other + step.attention() + _undropped(step.mlp()) + made,
+                base + other + attention + made,
+            )
+        if step.shape.biases:
+            yield Plan(
+                f"the first product of the MLP of the {place} block",
+                "backward",
+                "all that attention keeps is there, and the sum for a bias on top",
+                base + other + attention + _gradient_of_expansion(step),
             )
         if step.materialised:
             yield Plan(
@@ -150,25 +161,62 @@ def _gradients_of_head(step: Step) -> Iterator[tuple[str, list[Item]]]:
 
 
 def _gradients_of_mlp(step: Step) -> Iterator[tuple[str, list[Item]]]:
-    """Yield what the last product makes, that widened, and what SwiGLU's gate makes."""
+    """Yield what is there when the last product makes its gradients, when they have been
+    widened, when its bias's is summed, and when SwiGLU's gate makes its own.
+    """
+    kept = _undropped(step.mlp())
     stream = ("gradient of the residual stream", "temporaries", "w n h", True)
     weights = ("gradient of the last weights", "temporaries", "c h m")
     apart = step.casts or step.drops
-    yield (
-        "the MLP",
-        present(
-            stream,
-            ("its cast, or what dropout leaves", "temporaries", "c n h", apart),
-            ("gradient of the last input", "temporaries", "c n m", True),
-            (*weights, True),
-        ),
+    made = present(
+        stream,
+        ("its cast, or what dropout leaves", "temporaries", "c n h", apart),
+        ("gradient of the last input", "temporaries", "c n m", True),
+        (*weights, True),
     )
+    sums = _partial_sums(step, "h e")
+    if step.checkpointing:
+        yield "the MLP", kept + made
+        yield "the last bias", _unread(kept) + made + sums
+    else:
+        yield "the MLP", kept + made + sums
     if step.casts:
         wide = ("gradient of the last weights in float32", "temporaries", "w h m", True)
-        yield "the widened MLP", present(stream, wide)
+        yield "the widened MLP", kept + present(stream, wide)
     if step.shape.mlp == "swiglu":
         halves = ("gradients of gate and gated", "temporaries", "2 c n m", True)
-        yield "the gate", present(stream, halves, (*weights, not step.accumulates))
+        first = (*weights, not step.accumulates)
+        yield "the gate", kept + present(stream, halves, first)
+
+
+def _unread(kept: list[Item]) -> list[Item]:
+    """Leave out what a checkpoint has given to the last product, which gave it up."""
+    read = ("input of the MLP's last product", "casts of the MLP")
+    return [item for item in kept if item.name not in read]
+
+
+def _gradient_of_expansion(step: Step) -> list[Item]:
+    """Return what is there when the first product of the MLP sums its bias's gradient."""
+    gone = ["activation function"] + ["linear inputs"] * step.checkpointing
+    kept = [item for item in _unread(step.mlp()) if item.group not in gone]
+    halves = "2 " if step.shape.mlp == "swiglu" else ""
+    weights, twice = f"{halves}c h m", f"{halves}c n m"
+    cast = step.casts and not step.checkpointing  # which gives it up after the product
+    made = present(
+        ("cast of the first weights", "weight casts", weights, cast),
+        ("gradient of the last weights", "gradients", "w h m", not step.accumulates),
+        ("gradient of the residual stream", "temporaries", "w n h", True),
+        ("gradient of the first product", "temporaries", twice, True),
+        ("gradient of the MLP's input", "temporaries", "c n h", True),
+        ("gradient of the first weights", "temporaries", weights, True),
+    )
+    return _undropped(kept) + made + _partial_sums(step, f"{halves}m f")
+
+
+def _partial_sums(step: Step, equation: str) -> list[Item]:
+    """Return the buffer in which a kernel sums the gradient of a bias."""
+    name, sums = "partial sums of a bias's gradient", f"{BYTES_A_PART} {equation}"
+    return present((name, "temporaries", sums, step.shape.biases))
 
 
 def _gradient_of_norm(step: Step) -> list[Item]:
@@ -176,24 +224,30 @@ def _gradient_of_norm(step: Step) -> list[Item]:
     first = ("residual stream", "linear inputs", "norms")
     kept = [item for item in step.attention() if item.group in first]
     products, weights = "c n (2 h + 2 u)", "c h (h + 2 u)"
-    return kept + present(
+    gradients = present(
         ("gradients of blocks", "gradients", "w l Q", not step.accumulates),
         ("gradient of the residual stream", "temporaries", "w n h", True),
         ("gradients of q, k, v and their input", "temporaries", products, True),
         ("16-bit gradient of their weights", "temporaries", weights, step.casts),
     )
+    return kept + gradients + _partial_sums(step, "(h + 2 u) k")
 
 
 def _gradient_of_scores(step: Step) -> list[Item]:
     """Return what is there when the softmax makes its input's gradients."""
-    scores = "(w + c)" if step.casts else "c" if step.drops else "2 c"
-    made = f"w (h^2 + {step.matrices_of_mlp} h m)"
-    kept = [item for item in step.attention() if item.name != "attention's output"]
-    first = not step.accumulates
-    return kept + present(
+    read = ("attention's output", "dropout mask of scores", "scores as multiplied")
+    gone = (*read, "casts of q, k, v and projection")
+    kept = [item for item in step.attention() if item.name not in gone]
+    qkv = f"(h + {int(step.shape.biases)}) (h + 2 u) + {step.vectors_of_norm} h"
+    made = f"w (Q - ({qkv}))"
+    first, views = not step.accumulates, step.batch == 1 and not step.grouped
+    return _undropped(kept) + present(
+        ("casts of q, k, v", "weight casts", "c h (h + 2 u)", step.casts),
         ("gradients of MLP and projection", "gradients", made, first),
         ("gradient of the residual stream", "temporaries", "w n h", True),
-        ("gradients of scores", "temporaries", f"{scores} b a s^2", True),
+        ("gradient of the values beside their view", "temporaries", "c n h", views),
+        ("gradients of scores", "temporaries", "2 w b a s^2", True),
+        ("product inside the softmax's kernel", "temporaries", "w b a s^2", True),
     )
 
 

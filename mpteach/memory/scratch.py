@@ -1,9 +1,9 @@
 """What CUDA's kernels take for themselves while they run, where it can be computed.
 
 A dispatcher sees results, not this. The sizes follow from the shapes and, for sums, from
-the number of multiprocessors. Sources, of torch 2.11: aten/src/ATen/native/cuda/
-Reduce.cuh (setReduceConfig), EmbeddingBackwardKernel.cu, SoftMax.cu; for convolutions, measured on
-an H200: cuDNN copies what it gets to channels last.
+the number of multiprocessors. Sources, of torch 2.11: EmbeddingBackwardKernel.cu and
+SoftMax.cu of aten/src/ATen/native/cuda; for convolutions, measured on an H200: cuDNN
+copies what it gets to channels last.
 """
 
 from collections.abc import Callable
@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mpteach.memory.reductions import BYTES_A_PART, parts
+
 aten = torch.ops.aten
 FLOAT = 4  # bytes of the float32 in which kernels add up
-MULTIPROCESSORS = 132  # of an H100 or H200
-_THREADS, _WARP, _VECTOR = 512, 32, 4  # a block of a reduction, outputs a thread
-_THREADS_A_MULTIPROCESSOR = 2048
 _FEWEST_ROWS = 3072  # up to here the gradient of an embedding needs no sorting
 _ROWS_A_THREAD = 10
 
@@ -37,16 +36,7 @@ def _sum_of_rows(x: Tensor, dims: list[int] | None, *_: Any) -> int:
     if x.ndim != 2 or dims != [0]:
         return 0
     rows, columns = x.shape
-    if columns < _WARP * _VECTOR or rows < 4:
-        return 0
-    high = _THREADS // _VECTOR // _WARP
-    values = -(-rows // high)  # a thread's, if one block adds up a whole column
-    wide = -(-columns // (_VECTOR * _WARP))
-    blocks = MULTIPROCESSORS * _THREADS_A_MULTIPROCESSOR // (_WARP * high)
-    if rows < high * 16 or values < 16 or wide > blocks:
-        return 0
-    split = max(min(-(-blocks // wide), -(-values // 16)), -(-values // 256))
-    return FLOAT * columns * split * _WARP * _VECTOR if split > 1 else 0
+    return BYTES_A_PART * columns * parts(rows, columns)
 
 
 def _embedding_backward(grad: Tensor, indices: Tensor, words: int, *_: Any) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from mpteach.errors import InputError
 from mpteach.inputs import shown
@@ -28,10 +29,20 @@ def in_dtype_of_weights(batch: Any, recipe: Recipe) -> tuple:
     if not isinstance(batch, tuple):
         raise InputError(f"make_batch returned {shown(batch)}: return a tuple.")
     dtype = getattr(torch, recipe.weights)
-    return tuple(
-        one.to(dtype) if isinstance(one, Tensor) and one.is_floating_point() else one
-        for one in batch
-    )
+
+    def cast(one: Tensor) -> Tensor:
+        return one.to(dtype) if one.is_floating_point() else one
+
+    return tree_map_only(Tensor, cast, batch)
+
+
+def with_weights_of(recipe: Recipe, model: nn.Module) -> nn.Module:
+    """Turn the floats of `model` into the recipe's dtype, in place, and return it.
+
+    Unlike `model.to` it leaves complex numbers what they are.
+    """
+    dtype = getattr(torch, recipe.weights)
+    return model._apply(lambda one: one.to(dtype) if one.is_floating_point() else one)
 
 
 class Trainer:

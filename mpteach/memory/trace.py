@@ -6,6 +6,7 @@ CUDA's caching allocator.
 """
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,21 +15,25 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from mpteach.errors import InputError, require
 from mpteach.inputs import require_one_of, shown
 from mpteach.memory import cuda, recipes
 from mpteach.memory.recipes import Recipe
+from mpteach.memory.refusals import refusal, require_plain
 from mpteach.memory.scratch import scratch
-from mpteach.memory.step import Loss, Trainer, in_dtype_of_weights, output_is_loss
+from mpteach.memory.shapes import require_count
+from mpteach.memory.step import (
+    Loss,
+    Trainer,
+    in_dtype_of_weights,
+    output_is_loss,
+    with_weights_of,
+)
 from mpteach.memory.timeline import Storage, Timeline
 
 STEPS = 2  # the first makes the optimizer's state, the second is as all that follow
-_NEEDS_DATA = (
-    fake_tensor.DynamicOutputShapeException,
-    fake_tensor.DataDependentOutputException,
-)
 
 
 def trace(
@@ -49,21 +54,31 @@ def trace(
     names of recipes and optimizers are those of `recipes`. `policy`: "cuda" follows the
     kernels and the autocast of CUDA, "cpu" those of the CPU. `evaluate`: forward passes
     without gradients, and no optimizer. `cublas_workspace`: its bytes (None: measured on
-    an H200). Of what kernels take for themselves it knows what `scratch` does. Raises
-    InputError for what it cannot follow, and lets errors of the model through.
+    an H200). Raises InputError for what it cannot follow, and lets errors of the model
+    through.
+
+    Out of reach: what kernels take for themselves beyond what `scratch` knows, such as
+    the reserve of cuDNN's recurrent layers; the fast path of torch's own encoder layers
+    in evaluation; functions that a loss compiles; models that name a device.
     """
     found = recipes.get(recipe)
+    recipes.optimizer(optimizer)
     require_one_of("policy", policy, ("cuda", "cpu"))
-    whole = type(micro_batches) is int and micro_batches > 0
-    require(whole, f"micro_batches was {micro_batches!r}: give a whole number above 0.")
+    require_count("micro_batches", micro_batches)
     if policy == "cpu":
         cublas_workspace = 0
-    model = _built(make_model, found)
+    given = cublas_workspace is None or type(cublas_workspace) is int
+    require(
+        given and (cublas_workspace or 0) >= 0,
+        f"cublas_workspace was {shown(cublas_workspace)}: give a number of bytes from 0.",
+    )
     recorder = _Recorder(policy == "cuda", cublas_workspace)
-    try:
-        with fake_tensor.FakeTensorMode():
+    with _told():
+        model = _built(make_model, found)
+        with fake_tensor.FakeTensorMode() as mode:
             batches = [
-                in_dtype_of_weights(make_batch(), found) for _ in range(micro_batches)
+                in_dtype_of_weights(_faked(make_batch(), mode), found)
+                for _ in range(micro_batches)
             ]
             with recorder, recorder.naming(model):
                 run = _Run(recorder, model, found, loss_fn)
@@ -72,11 +87,23 @@ def trace(
                 else:
                     run.train(batches, optimizer)
                 return recorder.timeline()  # before what is still in use dies
-    except _NEEDS_DATA as error:
-        raise InputError(
-            f"{error.func} asks for the data of a tensor, and a trace has none: take it "
-            "out of the step, or measure on a GPU."
-        ) from error
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Say in a sentence what a trace cannot follow, instead of in torch's log."""
+    log = logging.getLogger(fake_tensor.__name__)
+    quiet, log.disabled = log.disabled, True
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if sentence := refusal(error):
+            raise InputError(sentence) from error
+        raise
+    finally:
+        log.disabled = quiet
 
 
 def _built(make_model: Callable[[], nn.Module], recipe: Recipe) -> nn.Module:
@@ -84,13 +111,18 @@ def _built(make_model: Callable[[], nn.Module], recipe: Recipe) -> nn.Module:
         model = make_model()
     if not isinstance(model, nn.Module):
         raise InputError(f"make_model returned {shown(model)}: return a torch module.")
-    for name, one in (*model.named_parameters(), *model.named_buffers()):
-        if not one.is_meta:
-            raise InputError(
-                f"{name} of the model lies on {one.device} already: create the model "
-                "inside make_model, and name no device there."
-            )
-    return model.to(getattr(torch, recipe.weights))
+    require_plain(model)
+    return with_weights_of(recipe, model)
+
+
+def _faked(batch: Any, mode: fake_tensor.FakeTensorMode) -> Any:
+    """Take the data off tensors that make_batch did not make but had."""
+
+    def faked(one: Any) -> Any:
+        real = isinstance(one, Tensor) and not isinstance(one, fake_tensor.FakeTensor)
+        return mode.from_tensor(one) if real else one
+
+    return tree_map(faked, batch)
 
 
 class _Run:
@@ -121,7 +153,7 @@ class _Run:
         if self.recipe.masters:
             self.recorder.classify(trainer.masters, "masters")
         self.batches = batches = [self._placed(batch) for batch in batches]
-        scaler = _Scaler() if self.recipe.scales_loss else _NoScaler()
+        self.scaler = scaler = _Scaler() if self.recipe.scales_loss else _NoScaler()
         on_host = "fused" not in recipes.optimizer(optimizer)[1]
 
         def phase(name: str) -> None:
@@ -144,10 +176,9 @@ class _Run:
 
     def _placed(self, batch: tuple) -> tuple:
         """Copy the tensors of a batch to the device."""
-        placed = tuple(
-            torch.empty_like(one) if isinstance(one, Tensor) else one for one in batch
-        )
-        self.recorder.classify((x for x in placed if isinstance(x, Tensor)), "batch")
+        placed = tree_map_only(Tensor, torch.empty_like, batch)
+        tensors = (one for one in tree_leaves(placed) if isinstance(one, Tensor))
+        self.recorder.classify(tensors, "batch")
         return placed
 
     def _ends(self, trainer: Trainer) -> None:
@@ -252,7 +283,8 @@ class _Recorder(TorchDispatchMode):
                 self.modules.pop()
 
             hooks.append(module.register_forward_pre_hook(enter))
-            hooks.append(module.register_forward_hook(leave))
+            # Called after an error too: a checkpoint ends a second run by one.
+            hooks.append(module.register_forward_hook(leave, always_call=True))
         try:
             yield
         finally:
