@@ -37,7 +37,7 @@ test: $(BUILT) ## run everything that must hold: unit tests and every notebook
 	@$(PINNED) .venv/bin/python -m pytest tests notebooks static/template.ipynb \
 		$(NOTEBOOK_GATE) -n 2 --dist loadfile
 
-exhaustive: $(BUILT) ## round all 2^32 float32 numbers as other libraries do (12 minutes)
+exhaustive: $(BUILT) ## round all 2^32 float32 numbers, trace all measured steps (15 minutes)
 	@$(PINNED) .venv/bin/python -m tests.exhaustive
 
 notebooks: $(BUILT) ## run every notebook again and store it in canonical form

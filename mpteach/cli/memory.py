@@ -26,7 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach memory`."""
     model = parser.add_argument_group("the model")
     model.add_argument("--model", metavar="NAME", help="a preset, such as gpt2 (gpt2)")
-    model.add_argument("--module", metavar="FILE.py:FUNCTION", help="one of your own")
+    model.add_argument(
+        "--module",
+        metavar="FILE.py:FUNCTION",
+        help="one of your own: FUNCTION(batch) returns make_model, make_batch and, where "
+        "the model does not return its loss, loss_fn(model, *batch)",
+    )
     for name in SHAPE:
         option = f"--{name.replace('_', '-')}"
         model.add_argument(option, type=int, metavar="N", help="in place of the preset's")

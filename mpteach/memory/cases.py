@@ -35,7 +35,8 @@ SHAPES = PRESETS | {
 class Setting:
     """What decides the memory of a step; `sequence` and `attention` are for decoders.
 
-    `model`: a name of `SHAPES` or `zoo.MODELS`. The rest as in `formula` and `trace`.
+    `model`: a name of `SHAPES` or `zoo.MODELS`. `batch` is that of one micro-batch, as in
+    `trace`; in `formula` it is that of the whole step. The rest as there.
     Raises InputError for a value that no step can have.
     """
 
