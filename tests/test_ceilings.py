@@ -9,6 +9,7 @@ from mpteach import ceilings, cli, hardware, records
 from mpteach.errors import InputError
 from mpteach.hardware import ceilings as timing
 from mpteach.hardware.roofline import Work
+from tests.commands import refused
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +97,6 @@ def run(tmp_path, capsys):
         return status, capsys.readouterr()
 
     return call
-
-
-def refused(result, *parts):
-    status, said = result
-    assert status == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
-    for part in parts:
-        assert part in said.err
 
 
 def test_it_prints_a_table_and_keeps_a_record(run, tmp_path):

@@ -7,6 +7,7 @@ import torch
 from filelock import FileLock
 
 from mpteach import cli, hardware, products, records
+from tests.commands import refused
 from tests.test_products import SMALL
 
 
@@ -23,14 +24,6 @@ def accumulate(tmp_path, capsys):
         return status, capsys.readouterr()
 
     return call
-
-
-def refused(result, *parts):
-    status, said = result
-    assert status == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
-    for part in parts:
-        assert part in said.err
 
 
 def test_it_prints_a_table_and_keeps_a_record(accumulate, tmp_path):

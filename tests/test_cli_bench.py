@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mpteach import benchmarks, cli, records, rounding
+from tests.commands import refused
 
 
 @pytest.fixture
@@ -21,14 +22,6 @@ def bench(tmp_path, capsys, monkeypatch):
         return status, capsys.readouterr()
 
     return call
-
-
-def refused(result, *parts):
-    status, said = result
-    assert status == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
-    for part in parts:
-        assert part in said.err
 
 
 def test_it_prints_a_table(bench, tmp_path):

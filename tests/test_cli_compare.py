@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 
 from mpteach import cli, comparison, files, gpt, hardware, records
+from tests.commands import refused
 from tests.small import CONFIG, CORPUS
 
 
@@ -39,15 +40,6 @@ def compare(tmp_path, text, capsys):
         return status, capsys.readouterr()
 
     return call
-
-
-def refused(result, *parts):
-    status, said = result
-    assert status == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
-    assert "Traceback" not in said.err
-    for part in parts:
-        assert part in said.err
 
 
 def test_it_prints_a_table_and_names_what_this_machine_lacks(compare, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from mpteach import cli, hardware, measurements, records
 from mpteach.memory import fit
 from mpteach.memory.recipes import RECIPES
+from tests.commands import refused
 
 TINY = ["--layers", "1", "--hidden", "64", "--heads", "2", "--vocab", "96"]
 TINY += ["--seq", "32", "--batch", "2"]
@@ -91,14 +92,6 @@ def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
     return path
-
-
-def refused(result, *parts):
-    status, said = result
-    assert status == 2 and said.out == ""
-    assert said.err.count("\n") == 1 and said.err.startswith("mpteach: ")
-    for part in parts:
-        assert part in said.err
 
 
 def test_a_table_in_mib(memory):
