@@ -88,11 +88,11 @@ WRONG = {
     ],
     "07-2": [
         (other_logits(fp32=4), "gradients are there"),
-        (other_logits(fp32=8), "still needed"),
+        (other_logits(fp32=8), "One tensor"),
         (other_logits(autocast=6), "gradients are there"),
         (other_logits(autocast=4), "still needed"),
         (other_logits(autocast=8), "float32 beside 16 bits"),
-        (other_logits(pure_bf16=4), "still needed"),
+        (other_logits(pure_bf16=4), "One tensor"),
         (other_logits(pure_bf16=2), "gradients are there"),
         (lambda n, words, recipe: n * words, "each term with n V"),
         (lambda n, words, recipe: words * 12, "each term with n V"),

@@ -71,6 +71,14 @@ def test_a_timeline_shows_the_steps_that_are_asked_for(timeline, ax):
     assert "build" not in texts(ax)
 
 
+def test_a_timeline_can_be_cut_to_the_events_around_its_peak(timeline, ax):
+    figures.plot_timeline(timeline, ax, around=2)
+    assert timeline.peak == 4 and ax.get_xlim() == (2, 7)
+    assert "peak 0.36 GiB, backward" in texts(ax) and not crowded(ax)
+    named = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "temporaries" in named and "optimizer" not in named
+
+
 ROWS = {
     "fp32": {"parameters": 2 * GIB, "activations": 6 * GIB, "other": GIB // 10},
     "amp-bf16": {"parameters": 2 * GIB, "activations": 3 * GIB, "logits": GIB},
@@ -97,6 +105,7 @@ def test_a_limit_is_a_line_left_of_the_sums(ax):
     assert [set(line.get_xdata()) for line in ax.lines] == [{4}]
     sums = [text for text in ax.texts if text.get_weight() == "bold"]
     assert all(text.get_position()[0] > 5 for text in sums) and not crowded(ax)
+    assert [text for text in texts(ax) if "GB" in text] == [f"{4 * GIB / 1e9:g} GB"]
 
 
 METHODS = {

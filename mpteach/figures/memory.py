@@ -22,6 +22,7 @@ PARTS = {
     "cache": "#DDDDDD",
     "other": "#CCCCCC",
 }
+_LIMIT = "#CC5500"
 _RARE = ("batch", "workspace")  # too small to be seen: together they are "other"
 
 
@@ -52,21 +53,18 @@ def plot_timeline(
     ax: Axes,
     steps: Sequence[int] | None = None,
     named: bool = True,
+    around: int = 0,
 ) -> Axes:
     """Allocated GiB, event by event, stacked by what they are for, the peak marked.
 
     `steps` are the steps shown, all by default; `named`: whether the parts are named
-    beside the figure.
+    beside the figure; `around`: if not 0, only as many events on each side of the peak.
     """
-    events = [
-        e for e, one in enumerate(timeline.moments) if not steps or one.step in steps
-    ]
-    first, last = events[0], events[-1] + 1
-    parts = {
-        name: sizes[first:last] / GIB for name, sizes in by_category(timeline).items()
-    }
+    first, last = _shown(timeline, steps, around)
+    shown = [*range(first, last), last - 1]  # the last event has a width as well
+    parts = {name: sizes[shown] / GIB for name, sizes in by_category(timeline).items()}
     parts = {name: sizes for name, sizes in parts.items() if sizes.any()}
-    x, base = np.arange(first, last), np.zeros(last - first)
+    x, base = np.arange(first, last + 1), np.zeros(last - first + 1)
     total = sum(parts.values())
     for name, sizes in parts.items():
         ax.fill_between(
@@ -86,6 +84,19 @@ def plot_timeline(
     ax.set(xlim=(first, last), ylim=(0, 1.16 * total.max()), xticks=[])
     ax.set(ylabel="allocated, GiB")
     return ax
+
+
+def _shown(
+    timeline: Timeline, steps: Sequence[int] | None, around: int
+) -> tuple[int, int]:
+    """Return the first event that is shown, and the one after the last."""
+    moments = enumerate(timeline.moments)
+    events = [e for e, one in moments if not steps or one.step in steps]
+    first, last = events[0], events[-1] + 1
+    if around:
+        peak = timeline.peak
+        first, last = max(first, peak - around), min(last, peak + around + 1)
+    return first, last
 
 
 _POINTS = {"textcoords": "offset points", "fontsize": 11}
@@ -121,7 +132,7 @@ def plot_stacks(
     """Horizontal bars of bytes, one a row from top to bottom, stacked by part, in GiB.
 
     Wide parts have their size in them, and each bar has its sum at its end. `colors`: of
-    the parts. A limit other than 0 is a line, and the sums stand right of it.
+    the parts. A limit other than 0 is a line with its GB, and the sums stand right of it.
     """
     limit = limit_bytes / GIB
     widest = max(limit, *(sum(parts.values()) / GIB for parts in rows.values()))
@@ -138,7 +149,9 @@ def plot_stacks(
         end = widest if limit else left
         ax.text(end + 0.01 * widest, place, f"{left:.2f}", va="center", weight="bold")
     if limit:
-        ax.axvline(limit, color="#CC5500", lw=1.5)
+        ax.axvline(limit, color=_LIMIT, lw=1.5)
+        top = {"xycoords": ("data", "axes fraction"), "ha": "center", "color": _LIMIT}
+        ax.annotate(f"{limit_bytes / 1e9:g} GB", (limit, 1), (0, 3), **top, **_POINTS)
     ax.set_yticks(range(len(rows)), labels=list(rows))
     ax.set(ylim=(len(rows) - 0.5, -0.5), xlim=(0, 1.12 * widest), xlabel="GiB")
     ax.tick_params(axis="y", length=0)
@@ -193,6 +206,7 @@ def plot_ratios(methods: Mapping[str, Sequence[Pair]], ax: Axes) -> Axes:
     ax.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     sizes = [pair.measured / GIB for pair in pairs]
-    ax.set(xlim=(0.8 * min(sizes), 1.2 * max(sizes)), ylim=(0, max(1.08 * max(ratios), below + line / 2)))
+    top = max(1.08 * max(ratios), below + line / 2)
+    ax.set(xlim=(0.8 * min(sizes), 1.2 * max(sizes)), ylim=(0, top))
     ax.set(xlabel="measured peak, GiB", ylabel="predicted / measured")
     return ax
