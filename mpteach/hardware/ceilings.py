@@ -95,7 +95,7 @@ def measure(work: Work, device: str) -> dict:
     try:
         with _held(work, device):
             calls, times = _times(_call(work, device), device)
-    except (RuntimeError, NotImplementedError, AttributeError) as error:
+    except (RuntimeError, AttributeError) as error:
         raise InputError(_why_not(work, device, error)) from error
     low, middle, high = statistics.quantiles(times, n=4, method="inclusive")
     return {
