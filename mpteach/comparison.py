@@ -7,24 +7,36 @@ from pathlib import Path
 
 import torch
 
-from mpteach import gpt, recipes, records, training
+from mpteach import checkpoints, gpt, recipes, records, training
+from mpteach.checkpoints import Checkpoint
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.records import Record
+from mpteach.runs import Run, Settings
 
 EXPERIMENT = "comparison"
+ROOMS = ("training", "gpt", "data")  # what decides a run's numbers
 
 
 def begin(
     size: str,
-    settings: training.Settings,
+    settings: Settings,
     corpus: Corpus,
     device: str,
     command: str,
     experiment: str = EXPERIMENT,
+    rooms: tuple[str, ...] = ROOMS,
 ) -> Record:
-    """Return an empty record; raise InputError for a bad size, device or text."""
+    """Return an empty record; raise InputError for a bad size, device or text.
+
+    `rooms` are the modules that decide its data.
+    """
     _require_device(device)
+    if settings.compiled and device == "cpu":
+        raise InputError(
+            f"compiled was {settings.compiled!r}, which needs a GPU: leave --compile out."
+        )
+    _require_vocabulary(corpus, size)
     # A text that is too short is told now, not in the first run.
     corpus.split("cpu", gpt.config(size).sequence)
     shared = {
@@ -35,11 +47,12 @@ def begin(
             "name": corpus.name,
             "size_bytes": corpus.size_bytes,
             "sha256": corpus.sha256,
+            "dtype": corpus.dtype,
         },
         "device": device,
         "threads": torch.get_num_threads(),
     }
-    empty = records.begin(experiment, shared, command, device)
+    empty = records.begin(experiment, shared, command, device, *rooms)
     return empty.with_data([], {"runs": [], "unavailable": {}})
 
 
@@ -52,19 +65,26 @@ def run(
     on_step: Callable[[str, int, int, float], None] = lambda name, seed, step, loss: (
         None
     ),
+    checkpoint_every: int = 0,
 ) -> Record:
     """Do the runs that `record` lacks, save it to `path` after each, return it complete.
 
+    The run in progress is kept in `checkpoint_path(path)` after every `checkpoint_every`
+    steps, 0 for never; where that file is, its run goes on. Nobody else may be writing.
     `on_step(recipe, seed, step, loss)` is called after every step. Recipes that the device
     lacks are noted in `data["unavailable"]` with the reason. Raises InputError where the
     record cannot be saved.
     """
     device = record.settings["device"]
+    finished = {(run["recipe"], run["seed"]) for run in record.data["runs"]}
+    checkpoints.tidy(checkpoint_path(path), finished)
     for seed, name in missing(record, names, seeds):
-        done = _one_run(record, name, seed, corpus, on_step)
+        kept = _checkpoint(record, name, seed, checkpoint_path(path), checkpoint_every)
+        done = _one_run(record, name, seed, corpus, on_step, kept)
         data = {**record.data, "runs": [*record.data["runs"], asdict(done)]}
         record = record.with_data(sorted({*record.seeds, seed}), data)
         record.save(path)
+        kept.remove()
     reasons = {name: recipes.unavailable(recipes.get(name), device) for name in names}
     lacking = {name: reason for name, reason in reasons.items() if reason}
     known = record.data["unavailable"]
@@ -73,6 +93,11 @@ def run(
         record = record.with_data(record.seeds, data)
         record.save(path)
     return record
+
+
+def checkpoint_path(path: Path) -> Path:
+    """Return where the run in progress is kept for the record at `path`."""
+    return path.with_name(f"{path.name}.checkpoint")
 
 
 def missing(
@@ -129,13 +154,6 @@ def ratios(
     return [own / other for own, other in _paired(record, name, base, key)]
 
 
-def table(record: Record) -> str:
-    """Return medians over seeds as text: losses, speed, peak memory, and how runs ended."""
-    head = f"{'recipe':<14}{'seeds':>5}{'train':>8}{'held out':>10}{'tokens/s':>11}{'x fp32':>8}"
-    head += f"{'peak GiB':>10}  ended"
-    return "\n".join([head, *(_row(record, name) for name in recipes_in(record))])
-
-
 def _paired(
     record: Record, name: str, base: str, key: str
 ) -> list[tuple[float, float]]:
@@ -144,33 +162,22 @@ def _paired(
     return [pair for pair in pairs if None not in pair]
 
 
-def _row(record: Record, name: str) -> str:
-    def cell(value: float | None, digits: str) -> str:
-        return "-" if value is None else format(value, digits)
-
-    train, held_out, speed, peak = (
-        median_of(record, name, key)
-        for key in (
-            "final_loss",
-            "validation_loss",
-            "tokens_per_second",
-            "peak_allocated_bytes",
-        )
-    )
-    gib = peak / 2**30 if peak else None
-    runs = runs_of(record, name)
-    stops = sorted({run["non_finite_step"] for run in runs} - {None})
-    ended = f"non-finite at step {', '.join(map(str, stops))}" if stops else "finite"
-    return (
-        f"{name:<14}{len(runs):>5}{cell(train, '.3f'):>8}{cell(held_out, '.3f'):>10}"
-        f"{cell(speed, ',.0f'):>11}{cell(speed_up(record, name), '.2f'):>8}{cell(gib, '.2f'):>10}  {ended}"
-    )
+def _checkpoint(
+    record: Record, name: str, seed: int, path: Path, every: int
+) -> Checkpoint:
+    belongs = {**record.settings, **record.machine, "package sources": record.sources}
+    return Checkpoint(path, every, {"recipe": name, "seed": seed, **belongs})
 
 
 def _one_run(
-    record: Record, name: str, seed: int, corpus: Corpus, on_step
-) -> training.Run:
-    settings = training.Settings(**record.settings["training"])
+    record: Record,
+    name: str,
+    seed: int,
+    corpus: Corpus,
+    on_step,
+    kept: Checkpoint,
+) -> Run:
+    settings = Settings(**record.settings["training"])
     torch.manual_seed(seed)
     model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
     try:
@@ -181,6 +188,7 @@ def _one_run(
             settings,
             seed,
             lambda step, loss: on_step(name, seed, step, loss),
+            kept,
         )
     except RuntimeError as error:
         # torch tells of memory in two ways: its own error on a GPU, words on a CPU.
@@ -194,6 +202,18 @@ def _one_run(
         raise InputError(
             f"{reached}: lower --batch (it was {settings.batch}) or take a smaller --size."
         ) from error
+
+
+def _require_vocabulary(corpus: Corpus, size: str) -> None:
+    held = gpt.config(size).vocabulary
+    largest = int(corpus.ids.max(initial=0))
+    if largest < held:
+        return
+    fitting = [name for name, one in gpt.SIZES.items() if one.vocabulary > largest]
+    raise InputError(
+        f"{corpus.name!r} holds the id {largest}, and size {size!r} has ids below {held}: "
+        f"choose {' or '.join(fitting) or 'a tokenizer of fewer ids'}."
+    )
 
 
 def _require_device(device: str) -> None:

@@ -3,6 +3,7 @@
 The same AdamW with other arithmetic, another eps, or float32 state and masters.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 
 from mpteach import recipes, training, updates
 from mpteach.data import Corpus
+from mpteach.runs import Settings
 from mpteach.updates import UpdateObserver
 
 # Variant: store of the float16 weights (None: torch's AdamW, its state in float16 too)
@@ -25,6 +27,45 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "fp16-nearest": ("nearest", {}),
     "fp16-master": ("master", {}),
 }
+CHANGES = 30
+
+
+class ChangeObserver:
+    """Measures how far the first CHANGES steps of an Adam move a weight, where at most.
+
+    `largest` has two lists, an entry a step that was made: the largest |new - old| over
+    the learning rate of the weights whose v is zero ("v_zero") and of the "others"; None
+    where there is no such weight, or not a finite one.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.largest: dict[str, list[float | None]] = {"v_zero": [], "others": []}
+        self._optimizer, self._before = optimizer, []
+        optimizer.register_step_pre_hook(self._keep)
+        optimizer.register_step_post_hook(self._compare)
+
+    def _keep(self, *_: Any) -> None:
+        if len(self.largest["others"]) < CHANGES:
+            self._before = [
+                (weight, group["lr"], weight.detach().float().clone())
+                for group in self._optimizer.param_groups
+                for weight in group["params"]
+            ]
+
+    def _compare(self, *_: Any) -> None:
+        if not self._before:
+            return
+        found: dict[str, list[float]] = {name: [] for name in self.largest}
+        for weight, rate, before in self._before:
+            change = (weight.detach().float() - before).abs() / rate
+            v_zero = self._optimizer.state[weight]["exp_avg_sq"] == 0
+            for name, those in (("v_zero", v_zero), ("others", ~v_zero)):
+                found[name] += [change[those].max().item()] if those.any() else []
+        for name, sizes in found.items():
+            worst = max(sizes, default=math.inf)
+            finite = all(map(math.isfinite, sizes)) and math.isfinite(worst)
+            self.largest[name].append(float(f"{worst:.4g}") if finite else None)
+        self._before = []
 
 
 def variants(device: str) -> list[str]:
@@ -37,22 +78,24 @@ def one_run(
     seed: int,
     model: nn.Module,
     corpus: Corpus,
-    settings: training.Settings,
+    settings: Settings,
     on_step: Callable[[int, float], None],
 ) -> dict[str, Any]:
     """Train `model` as the variant says; return the Run, and what was `seen`, as a dict.
 
     `seen` has the `steps` and the `shares` ("all") of an UpdateObserver, and at the same
     steps `second_moment_zero`: the share of weights with a gradient whose v is zero.
+    `largest_change` is that of a ChangeObserver.
     Float32 state goes with a loss scale, which torch refuses for float16 gradients.
     """
     store, options = VARIANTS.get(variant, (None, {}))
-    observers, zeros = [], []
+    observers, changes, zeros = [], [], []
 
-    def observed(model: nn.Module, settings: training.Settings) -> Optimizer:
+    def observed(model: nn.Module, settings: Settings) -> Optimizer:
         optimizer = updates.make_optimizer(store, seed, **options)(model, settings)
         steps = filter(settings.is_sampled, range(1, settings.steps + 1))
         observers.append(observer := UpdateObserver(model, optimizer, steps))
+        changes.append(ChangeObserver(optimizer))
 
         def look(*_: Any) -> None:
             if len(observer.steps) > len(zeros):
@@ -70,6 +113,7 @@ def one_run(
     (observer,) = observers
     seen = {"steps": observer.steps, "shares": {"all": observer.shares["all"]}}
     seen["second_moment_zero"] = zeros
+    seen["largest_change"] = changes[0].largest
     return {**asdict(replace(done, seconds=[])), "seen": seen}
 
 

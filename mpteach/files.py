@@ -1,6 +1,7 @@
 """Writing files so that no reader, crash or second writer ever meets half of one."""
 
 import contextlib
+import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,16 @@ def write_atomically(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def discard_parts(path: Path) -> None:
+    """Delete the halves of files that killed writers of `path` left beside it.
+
+    No other process may be writing `path`.
+    """
+    path = path.resolve()
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        part.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

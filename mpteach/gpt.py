@@ -24,9 +24,14 @@ class GPTConfig:
     vocabulary: int = 256
 
 
+# GPT-2's 50,257 tokens, padded: products whose width is no multiple of 64 are slow.
+_LARGE = {"sequence": 1024, "vocabulary": 50304}
 SIZES = {
     "tiny": GPTConfig(layers=2, heads=4, hidden=128, sequence=64),
     "25M": GPTConfig(layers=8, heads=8, hidden=512, sequence=512),
+    "124M": GPTConfig(layers=12, heads=12, hidden=768, **_LARGE),
+    "350M": GPTConfig(layers=24, heads=16, hidden=1024, **_LARGE),
+    "1.3B": GPTConfig(layers=24, heads=16, hidden=2048, **_LARGE),
 }
 
 
@@ -74,6 +79,9 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.hidden)
         self.apply(self._initialise)
+        # Made without weights of its own, so that it draws no random numbers.
+        self.head = nn.Linear(config.hidden, config.vocabulary, False, device="meta")
+        self.head.weight = self.tokens.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map token ids [B, T] to logits [B, T, V] for the token that follows each."""
@@ -81,7 +89,23 @@ class GPT(nn.Module):
         x = self.tokens(tokens) + self.positions(places)  # [B, T, H]
         for block in self.blocks:
             x = block(x)
-        return F.linear(self.norm(x), self.tokens.weight)
+        return self.head(self.norm(x))
+
+    def groups(self) -> list[dict[str, list[nn.Parameter]]]:
+        """Return all parameters as groups for an optimizer: a group a block, and the rest."""
+        blocks = [list(block.parameters()) for block in self.blocks]
+        within = {id(weight) for block in blocks for weight in block}
+        rest = [one for one in self.parameters() if id(one) not in within]
+        return [{"params": params} for params in (*blocks, rest)]
+
+    def compile_parts(self, part: str) -> None:
+        """Have the "blocks" and the head, or the "whole", compiled at their first call."""
+        parts = {"": [], "blocks": [*self.blocks, self.head], "whole": [self]}
+        # Each recipe compiles the same code anew; at the limit torch would run uncompiled.
+        torch._dynamo.config.recompile_limit = 64
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+        for one in parts[part]:
+            one.compile(dynamic=False)
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):

@@ -17,6 +17,7 @@ from mpteach import formats, recipes, training
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.inputs import require_one_of, shown
+from mpteach.runs import Settings
 
 HALF = formats.get("float16")
 # Half of the smallest subnormal number: from here down float16 has zero only.
@@ -188,7 +189,7 @@ def one_run(
     seed: int,
     model: nn.Module,
     corpus: Corpus,
-    settings: training.Settings,
+    settings: Settings,
     on_step: Callable[[int, float], None],
 ) -> dict[str, Any]:
     """Train `model` as the variant says; return the Run as a dict, and what was `seen`.

@@ -1,22 +1,31 @@
 """Precision as data: what a training recipe stores, multiplies in, and scales.
 
-Sources: Micikevicius et al. 2018 (arXiv 1710.03740) for 16-bit compute with loss scaling;
-torch.amp's documentation for autocast and GradScaler; NVIDIA's TF32 documentation.
+Sources: Micikevicius et al. 2018 (arXiv 1710.03740) for 16 bits, masters and loss scaling;
+torch.amp's documentation; NVIDIA's on TF32; Micikevicius et al. 2022 (arXiv 2209.05433).
 """
 
 from dataclasses import dataclass
 
-from mpteach import hardware
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from mpteach import fp8, hardware
 from mpteach.errors import InputError
+from mpteach.master_adamw import MasterAdamW
+from mpteach.runs import Settings
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How one training run uses precision.
 
-    `weights`: dtype of parameters, gradients and optimizer state. `compute`: the dtype
-    autocast casts to, or None for no autocast. `scale_loss`: whether a GradScaler is on.
-    `tf32`: whether float32 products may use TF32. Dtypes are torch's names.
+    `weights`: dtype of parameters and gradients, and of the optimizer's state unless
+    `masters` keeps that and float32 copies of the weights. `compute`: the dtype autocast
+    casts to, or None for no autocast. `scale_loss`: whether a GradScaler is on. `tf32`:
+    whether float32 products may use TF32. `fp8`: the linear layers with fp8 products,
+    none (""), the "head" or "all"; `delayed`: whether their scales come from past steps.
+    Dtypes are torch's names.
     """
 
     name: str
@@ -25,23 +34,57 @@ class Recipe:
     compute: str | None = None
     scale_loss: bool = False
     tf32: bool = False
+    masters: bool = False
+    fp8: str = ""
+    delayed: bool = False
 
     @property
     def products(self) -> str:
-        """The format in which the recipe's matrix products take their inputs."""
+        """The format in which matrix products take their inputs, but for an fp8 head's."""
+        if self.fp8 == "all":
+            return "float8_e4m3fn"
         return "tfloat32" if self.tf32 else self.compute or self.weights
 
+    @property
+    def loss(self) -> torch.dtype:
+        """The dtype the loss is taken in: a pure recipe's own, else float32."""
+        pure = not (self.compute or self.masters)
+        return getattr(torch, self.weights) if pure else torch.float32
 
+    def prepare(self, model: nn.Module) -> None:
+        """Cast the weights of `model` in place, and give its layers fp8 products."""
+        model.to(getattr(torch, self.weights))
+        if self.fp8:
+            fp8.convert(model, self.fp8, self.delayed)
+
+    def make_optimizer(self, model: nn.Module, settings: Settings) -> Optimizer:
+        """Return AdamW for a prepared `model`: on masters, or torch's own."""
+        options = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
+        if not self.masters:
+            fused = True if settings.compiled else None
+            return torch.optim.AdamW(model.parameters(), **options, fused=fused)
+        made = MasterAdamW(model.groups(), **options, compiled=bool(settings.compiled))
+        if self.delayed:
+            made.register_step_post_hook(lambda *_: fp8.roll(model))
+        return made
+
+
+_HALF = {"compute": "float16"}
+_FP16 = {"weights": "float16", "scale_loss": True}
+_BF16 = {"weights": "bfloat16", "masters": True}
 _ALL = (
     Recipe("fp32", "everything in float32"),
     Recipe("tf32", "float32 storage, products in TF32", tf32=True),
-    Recipe(
-        "fp16", "autocast to float16, loss scaling", compute="float16", scale_loss=True
-    ),
-    Recipe("fp16-unscaled", "autocast to float16, no loss scaling", compute="float16"),
+    Recipe("fp16", "autocast to float16, loss scaling", scale_loss=True, **_HALF),
+    Recipe("fp16-unscaled", "autocast to float16, no loss scaling", **_HALF),
     Recipe("bf16", "autocast to bfloat16", compute="bfloat16"),
-    Recipe("fp16-pure", "weights and all else in float16", weights="float16"),
-    Recipe("bf16-pure", "weights and all else in bfloat16", weights="bfloat16"),
+    Recipe("fp16-pure", "weights and all else in float16", "float16"),
+    Recipe("bf16-pure", "weights and all else in bfloat16", "bfloat16"),
+    Recipe("fp16-master", "float16, masters, loss scaling", **_BF16 | _FP16),
+    Recipe("bf16-master", "bfloat16, masters in float32", **_BF16),
+    Recipe("fp8-head", "the head's products in fp8", **_BF16, fp8="head", delayed=True),
+    Recipe("fp8", "all layers' products in fp8", **_BF16, fp8="all"),
+    Recipe("fp8-delayed", "fp8, scales of past steps", **_BF16, fp8="all", delayed=True),
 )
 RECIPES = {recipe.name: recipe for recipe in _ALL}
 
@@ -55,6 +98,7 @@ def get(name: str) -> Recipe:
 
 def unavailable(recipe: Recipe, device: str) -> str:
     """Return why `device` ("cpu" or "cuda") cannot run `recipe` at its own name, or ""."""
-    if hardware.native(recipe.products, device):
+    needed = "float8_e4m3fn" if recipe.fp8 else recipe.products
+    if hardware.native(needed, device):
         return ""
-    return f"{recipe.name}: this {device} has no {recipe.products} products in hardware"
+    return f"{recipe.name}: this {device} has no {needed} products in hardware"

@@ -1,5 +1,6 @@
 """One shape for every run that is kept: the data, and what is needed to believe them."""
 
+import ast
 import hashlib
 import json
 import math
@@ -100,8 +101,14 @@ _TYPES = {
 }
 
 
-def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
-    """Return an empty record of `experiment` on this machine, with its provenance."""
+def begin(
+    experiment: str, settings: dict, command: str, device: str, *rooms: str
+) -> Record:
+    """Return an empty record of `experiment` on this machine, with its provenance.
+
+    `rooms` are the modules of the package that decide its data, all unless given: a
+    record may be gone on with while they and what they import are as they were.
+    """
     commit, clean = _git_state()
     return Record(
         experiment=experiment,
@@ -112,7 +119,7 @@ def begin(experiment: str, settings: dict, command: str, device: str) -> Record:
         date=_now(),
         commit=commit,
         clean=clean,
-        sources=source_digest(),
+        sources=source_digest(*rooms),
         data={},
     )
 
@@ -169,13 +176,47 @@ def load(path: str | Path) -> Record:
     return Record(**content)
 
 
-def source_digest() -> str:
-    """SHA-256 of the names and bytes of the package's source files, in order of name."""
+def source_digest(*rooms: str) -> str:
+    """SHA-256 of the names and bytes of the package's source files, in order of name.
+
+    With `rooms`, of these modules or subpackages and all of the package that they import.
+    """
+    files = sorted((ROOT / "mpteach").rglob("*.py"))
+    if rooms:
+        within = _imported(set(rooms))
+        files = [path for path in files if _room(path) in within]
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "mpteach").rglob("*.py")):
+    for path in files:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _room(path: Path) -> str:
+    return path.relative_to(ROOT / "mpteach").parts[0].removesuffix(".py")
+
+
+def _imported(rooms: set[str]) -> set[str]:
+    """Return `rooms` and the rooms they import, directly or through others."""
+    found: set[str] = set()
+    while todo := rooms - found:
+        found |= todo
+        for path in (ROOT / "mpteach").rglob("*.py"):
+            if _room(path) in todo:
+                rooms = rooms | _named(ast.parse(path.read_bytes()))
+    return found
+
+
+def _named(tree: ast.Module) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "mpteach":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} if node.module.startswith("mpteach.") else set()
+        elif isinstance(node, ast.Import):
+            names |= {a.name for a in node.names if a.name.startswith("mpteach.")}
+    return {name.removeprefix("mpteach.").split(".")[0] for name in names}
 
 
 def _differences(old: Record, fresh: Record) -> list[tuple[str, object, object]]:

@@ -8,11 +8,21 @@ from typing import Any
 
 import torch
 
-from mpteach import comparison, epsilons, gpt, gradients, training, updates
+from mpteach import (
+    collapse,
+    comparison,
+    epsilons,
+    gpt,
+    gradients,
+    logits,
+    scales,
+    updates,
+)
 from mpteach.data import Corpus
 from mpteach.errors import InputError
 from mpteach.inputs import shown
 from mpteach.records import Record
+from mpteach.runs import Settings
 
 
 @dataclass(frozen=True)
@@ -21,11 +31,13 @@ class Study:
 
     `variants(device)` names the runs of one seed. `one_run(variant, seed, model, corpus,
     settings, on_step)` trains a fresh model and returns a dict for the record.
+    `left_out(device)` is a sentence on the variants that a device lacks, or "".
     """
 
     question: str
     variants: Callable[[str], list[str]]
     one_run: Callable[..., dict[str, Any]]
+    left_out: Callable[[str], str] = lambda device: ""
 
 
 STUDIES = {
@@ -44,13 +56,29 @@ STUDIES = {
         epsilons.variants,
         epsilons.one_run,
     ),
+    "logits": Study(
+        "which forms of attention bear logits beyond float16's largest number?",
+        logits.variants,
+        logits.one_run,
+    ),
+    "collapse": Study(
+        "what does a loss scale do when the gradient of one weight is always NaN?",
+        collapse.variants,
+        collapse.one_run,
+    ),
+    "scales": Study(
+        "how far out of date may an fp8 scale be, and what fails first?",
+        scales.variants,
+        scales.one_run,
+        scales.left_out,
+    ),
 }
 
 
 def begin(
     name: str,
     size: str,
-    settings: training.Settings,
+    settings: Settings,
     corpus: Corpus,
     device: str,
     command: str,
@@ -60,7 +88,9 @@ def begin(
         raise InputError(
             f"unknown study {shown(name)}: choose from {', '.join(STUDIES)}."
         )
-    return comparison.begin(size, settings, corpus, device, command, name)
+    own = STUDIES[name].one_run.__module__.removeprefix("mpteach.")
+    rooms = (*comparison.ROOMS, own)
+    return comparison.begin(size, settings, corpus, device, command, name, rooms)
 
 
 def missing(record: Record, seeds: Iterable[int]) -> list[tuple[int, str]]:
@@ -83,7 +113,7 @@ def run(
     the record cannot be saved.
     """
     study = STUDIES[record.experiment]
-    settings = training.Settings(**record.settings["training"])
+    settings = Settings(**record.settings["training"])
     for seed, variant in missing(record, seeds):
         torch.manual_seed(seed)
         model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
@@ -100,7 +130,7 @@ def run(
 
 
 def table(record: Record) -> str:
-    """Return medians over seeds as text: losses, and how the runs ended."""
+    """Return medians over seeds as text: losses, how runs ended, what is left out."""
     lines = [f"{'variant':<18}{'seeds':>5}{'train':>9}{'held out':>10}  ended"]
     for name in dict.fromkeys(run["variant"] for run in record.data["runs"]):
         runs = [run for run in record.data["runs"] if run["variant"] == name]
@@ -110,7 +140,8 @@ def table(record: Record) -> str:
             f"non-finite at step {', '.join(map(str, stops))}" if stops else "finite"
         )
         lines.append(f"{name:<18}{len(runs):>5}{cells[0]:>9}{cells[1]:>10}  {ended}")
-    return "\n".join(lines)
+    lines.append(STUDIES[record.experiment].left_out(record.settings["device"]))
+    return "\n".join(filter(None, lines))
 
 
 def _median(runs: list[dict], key: str) -> str:

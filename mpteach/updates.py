@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from mpteach import recipes, training
 from mpteach.data import Corpus
 from mpteach.master_weights import MasterWeights, swallowed
+from mpteach.runs import Settings
 
 # Variant: how the bfloat16 weights are stored; None is torch's AdamW, all in bfloat16.
 STORES = {
@@ -86,7 +87,7 @@ def one_run(
     seed: int,
     model: nn.Module,
     corpus: Corpus,
-    settings: training.Settings,
+    settings: Settings,
     on_step: Callable[[int, float], None],
 ) -> dict[str, Any]:
     """Train `model` as the variant says; return the Run, and what was `seen`, as a dict.
@@ -96,7 +97,7 @@ def one_run(
     """
     observers = []
 
-    def observed(model: nn.Module, settings: training.Settings) -> Optimizer:
+    def observed(model: nn.Module, settings: Settings) -> Optimizer:
         optimizer = make_optimizer(STORES.get(variant), seed)(model, settings)
         steps = filter(settings.is_sampled, range(1, settings.steps + 1))
         observers.append(UpdateObserver(model, optimizer, steps))
@@ -115,13 +116,13 @@ def one_run(
 
 def make_optimizer(
     store: str | None, seed: int, **options: Any
-) -> Callable[[nn.Module, training.Settings], Optimizer]:
+) -> Callable[[nn.Module, Settings], Optimizer]:
     """Return what makes AdamW for a model: `store` of MasterWeights, or None for torch's.
 
     `options` go to AdamW beside the learning rate and betas of the settings.
     """
 
-    def made(model: nn.Module, settings: training.Settings) -> Optimizer:
+    def made(model: nn.Module, settings: Settings) -> Optimizer:
         common = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
         if store is None:
             return torch.optim.AdamW(model.parameters(), **common, **options)

@@ -7,13 +7,17 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
-from mpteach import cli, comparison, files, gpt, hardware, records
+from mpteach import cli, comparison, files, gpt, hardware, recipes, records
 from tests.commands import refused
 from tests.small import CONFIG, CORPUS
+
+# What a device with float32 and bfloat16 products runs.
+ABLE = ["fp32", "bf16", "bf16-pure", "bf16-master"]
 
 
 @pytest.fixture
@@ -46,8 +50,9 @@ def test_it_prints_a_table_and_names_what_this_machine_lacks(compare, tmp_path):
     status, said = compare()
     assert status == 0
     rows = [line.split()[0] for line in said.out.splitlines()]
-    assert rows == ["recipe", "fp32", "bf16", "bf16-pure", "The"]
-    for name in ("tf32", "fp16", "fp16-unscaled", "fp16-pure"):
+    assert rows == ["recipe", *ABLE, *ABLE[1:], "The"]
+    assert "\nbf16 against fp32, 1 seeds: nothing resolved" in said.out
+    for name in set(recipes.RECIPES) - set(ABLE):
         assert f"\n{name}: this cpu has no" in f"\n{said.err}"
     record = records.load(tmp_path / "out.json")
     assert record.command.startswith("mpteach compare --size dot")
@@ -81,7 +86,7 @@ def test_ctrl_c_keeps_the_finished_runs(compare, tmp_path, monkeypatch):
     ]
     monkeypatch.setattr(comparison.training, "train", once)
     assert compare()[0] == 0
-    assert len(records.load(tmp_path / "out.json").data["runs"]) == 3
+    assert len(records.load(tmp_path / "out.json").data["runs"]) == len(ABLE)
 
 
 def test_a_killed_comparison_goes_on_from_its_file(tmp_path, text):
@@ -268,3 +273,37 @@ def test_a_reader_that_stops_reading_is_no_error():
 def test_nothing_to_run_at_all(compare, tmp_path):
     refused(compare("--recipes", "tf32", "fp16"), "tfloat32", "float16", "--recipes")
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.fixture
+def ids(tmp_path):
+    path = tmp_path / "ids.npy"
+    np.save(path, np.tile(np.arange(200, dtype=np.uint16), 10))
+    return path
+
+
+def test_a_tokenizers_ids_are_trained_on(ids, tmp_path, capsys):
+    out = tmp_path / "ids.json"
+    words = ["compare", "--size", "dot", "--tokens", str(ids), "--device", "cpu"]
+    words += ["--steps", "3", "--batch", "2", "--seeds", "1", "--recipes", "fp32"]
+    assert cli.main([*words, "--out", str(out)]) == 0
+    kept = records.load(out).settings["corpus"]
+    assert (kept["name"], kept["size_bytes"]) == ("ids.npy", 4000)
+    status = cli.main([*words, "--out", str(ids)])
+    refused((status, capsys.readouterr()), "lies in the text")
+
+
+def test_tokens_and_text_exclude_each_other(compare, ids):
+    refused(compare("--tokens", str(ids)), "--tokens", "not allowed with", "--text")
+
+
+def test_compiling_on_a_cpu_or_by_another_word(compare):
+    refused(compare("--compile", "blocks"), "'blocks'", "needs a GPU")
+    refused(compare("--compile", "all"), "compiled was 'all'", "'whole'")
+
+
+def test_the_help_names_every_size(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["compare", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(f"{size}" in said for size in set(gpt.SIZES) - {"dot"})

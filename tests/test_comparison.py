@@ -1,12 +1,11 @@
 """A comparison keeps what is done, goes on from it, and refuses to mix."""
 
-import statistics
 from dataclasses import replace
 
 import pytest
 import torch
 
-from mpteach import comparison, gpt, hardware, records
+from mpteach import comparison, data, gpt, hardware, records
 from mpteach.errors import InputError
 from tests.small import CONFIG, CORPUS, SETTINGS
 
@@ -175,21 +174,21 @@ def test_ratios_are_paired_by_seed(tmp_path):
     assert found == expected
 
 
-def test_the_table_shows_medians_and_what_broke(tmp_path):
-    record = two_seeds(tmp_path)
-    broken = {**record.data["runs"][0], "recipe": "fp16-pure", "non_finite_step": 2}
-    for key in ("final_loss", "validation_loss", "tokens_per_second"):
-        broken[key] = None
-    data = {**record.data, "runs": [*record.data["runs"], broken]}
-    lines = comparison.table(record.with_data([0, 1], data)).splitlines()
-    assert [line.split()[0] for line in lines] == [
-        "recipe",
-        "fp32",
-        "bf16",
-        "fp16-pure",
-    ]
-    middle = statistics.median(
-        run["validation_loss"] for run in comparison.runs_of(record, "bf16")
-    )
-    assert lines[2].split()[3] == f"{middle:.3f}" and lines[1].split()[5] == "1.00"
-    assert lines[3].endswith("non-finite at step 2") and "nan" not in lines[3]
+def wide(*ids):
+    text = torch.tensor([*ids] * 100, dtype=torch.int32).numpy()
+    return data.Corpus("ids", text.tobytes(), "<i4")
+
+
+def test_ids_beyond_the_vocabulary_are_refused_with_the_sizes_that_hold_them():
+    message = "id 50000, and size 'dot' has ids below 256: choose 124M or 350M or 1.3B"
+    with pytest.raises(InputError, match=message):
+        comparison.begin("dot", SETTINGS, wide(0, 50000), "cpu", "c")
+    with pytest.raises(InputError, match="id 50304.*a tokenizer of fewer ids"):
+        comparison.begin("124M", SETTINGS, wide(0, 50304), "cpu", "c")
+    kept = comparison.begin("dot", SETTINGS, wide(0, 255), "cpu", "c").settings["corpus"]
+    assert kept["dtype"] == "<i4" and kept["size_bytes"] == 800
+
+
+def test_compiling_is_refused_without_a_gpu():
+    with pytest.raises(InputError, match="compiled was 'whole', which needs a GPU"):
+        begin(replace(SETTINGS, compiled="whole"))

@@ -64,6 +64,70 @@ def test_parameter_count_is_the_formulas(config):
     assert sum(p.numel() for p in model.parameters()) == layers * per_layer + ends
 
 
+def weights_by_torch(config):
+    """The weights as torch draws them, in the order of the layers; biases are zero."""
+    hidden, drawn = config.hidden, {}
+    drawn["tokens.weight"] = nn.Embedding(config.vocabulary, hidden)
+    drawn["positions.weight"] = nn.Embedding(config.sequence, hidden)
+    widths = {"qkv": (1, 3), "project": (1, 1), "expand": (1, 4), "contract": (4, 1)}
+    for number in range(config.layers):
+        for name, (wide, out) in widths.items():
+            layer = nn.Linear(wide * hidden, out * hidden)
+            drawn[f"blocks.{number}.{name}.weight"] = layer
+    narrow = 0.02 / (2 * config.layers) ** 0.5
+    for name, layer in drawn.items():
+        nn.init.normal_(layer.weight, std=0.02)
+        if name.endswith("contract.weight"):
+            project = drawn[name.replace("contract", "project")]
+            nn.init.normal_(project.weight, std=narrow)
+            nn.init.normal_(layer.weight, std=narrow)
+    return {name: layer.weight for name, layer in drawn.items()}
+
+
+def test_the_first_weights_of_a_seed_are_those_torch_draws_without_a_head():
+    torch.manual_seed(5)
+    expected, after = weights_by_torch(SMALL), torch.rand(1)
+    torch.manual_seed(5)
+    model = gpt.GPT(SMALL)
+    assert torch.equal(torch.rand(1), after)
+    named = dict(model.named_parameters())
+    for name, weight in expected.items():
+        assert torch.equal(named[name], weight), name
+    rest = {name: one for name, one in named.items() if name not in expected}
+    for name, one in rest.items():
+        ones = name.endswith("norm.weight")
+        assert torch.equal(one, torch.full_like(one, float(ones))), name
+
+
+def test_the_head_stays_tied_through_a_cast_and_a_state_dict():
+    model, other = gpt.GPT(SMALL).to(torch.bfloat16), gpt.GPT(SMALL)
+    assert model.head.weight is model.tokens.weight
+    other.load_state_dict(model.state_dict())
+    assert other.head.weight is other.tokens.weight
+    assert torch.equal(other.tokens.weight, model.tokens.weight.float())
+
+
+def test_groups_hold_every_parameter_once_a_group_a_block():
+    model = gpt.GPT(SMALL)
+    groups = [group["params"] for group in model.groups()]
+    found = sorted(id(one) for group in groups for one in group)
+    assert found == sorted(id(one) for one in model.parameters())
+    shapes = [[one.shape for one in group] for group in groups]
+    assert len(groups) == SMALL.layers + 1 and shapes[0] == shapes[1] != shapes[2]
+
+
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [("", []), ("blocks", ["blocks.0", "blocks.1", "head"]), ("whole", [""])],
+)
+def test_the_parts_named_are_compiled(part, names, monkeypatch):
+    model, compiled = gpt.GPT(SMALL), []
+    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
+    model.compile_parts(part)
+    named = {module: name for name, module in model.named_modules()}
+    assert [named[module] for module in compiled] == names
+
+
 def test_a_token_sees_nothing_after_it():
     torch.manual_seed(0)
     model = gpt.GPT(SMALL)

@@ -121,8 +121,8 @@ def test_masters_step_as_the_recipe_written_in_plain_torch(name, dtype):
     optimizer_class, options = OPTIMIZERS[name]
     model, plain = gpt(dtype), Untied(gpt(dtype))
     optimizer = MasterWeights(optimizer_class, model, **options)
-    start = model.state_dict().items()
-    masters = {each: weight.clone().float() for each, weight in start}
+    start = model.named_parameters()
+    masters = {each: weight.detach().float() for each, weight in start}
     distinct = [*masters.values()]
     masters["head"] = masters["tokens.weight"]
     reference = optimizer_class(distinct, **options)

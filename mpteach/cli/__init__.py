@@ -15,6 +15,7 @@ from mpteach.cli import (
     ceilings,
     compare,
     doctor,
+    identity,
     lab,
     memory,
     parity,
@@ -32,6 +33,7 @@ COMMANDS = {
     "memory": memory,
     "study": study,
     "parity": parity,
+    "identity": identity,
 }
 INTERRUPTED = 130  # what a shell reports of a program that Ctrl-C ended
 

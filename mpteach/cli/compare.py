@@ -1,10 +1,10 @@
 """Train one small GPT under several precisions and keep what each did in a record.
 
-A record holds every finished run: after Ctrl-C or a crash the same command goes on.
+A record holds every finished run, and a checkpoint beside it the one in progress: after
+Ctrl-C or a crash the same command goes on.
 """
 
 import argparse
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipes", nargs="+", metavar="NAME", help="default: all of them"
     )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=200,
+        metavar="N",
+        help="keep the run in progress after every N steps; 0: never (200)",
+    )
+    parser.add_argument(
+        "--compile",
+        dest="compiled",
+        metavar="PART",
+        help="what torch.compile gets on a GPU: blocks or whole (nothing)",
+    )
     add_training_arguments(parser)
 
 
@@ -34,11 +47,18 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch", type=int, metavar="N", help="windows of text a step (32)"
     )
     parser.add_argument(
-        "--size", default="25M", help="shape of the model: tiny or 25M (25M)"
+        "--size",
+        default="25M",
+        metavar="NAME",
+        help="shape of the model: tiny, 25M, 124M, 350M or 1.3B (25M)",
     )
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
-    parser.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
         "--text", metavar="PATH", help="file or folder (the standard library)"
+    )
+    source.add_argument(
+        "--tokens", metavar="FILE", help="a tokenizer's ids, an integer array in .npy"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the record, not a table"
@@ -48,19 +68,23 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
     # Loading torch takes a second: `mpteach --help` should not.
-    from mpteach import comparison, recipes
+    from mpteach import comparison, recipes, runs
 
+    every = args.checkpoint_every
+    runs.require_count("checkpoint_every", every, lowest=0)
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
     size, settings, corpus, device = asked(args)
     fresh = comparison.begin(size, settings, corpus, device, args.command_line)
     with files.only_writer(args.out):
-        finished = _complete(fresh, names, range(args.seeds), corpus, args.out)
+        finished = _complete(fresh, names, range(args.seeds), corpus, args.out, every)
     if finished:
         print(args.out.read_text() if args.json else _report(args.out))
     return 0 if finished else 130
 
 
-def _complete(fresh, names: list[str], seeds: range, corpus, out: Path) -> bool:
+def _complete(
+    fresh, names: list[str], seeds: range, corpus, out: Path, checkpoint_every: int
+) -> bool:
     """Do what the record in `out` lacks; return False where Ctrl-C ended it."""
     from tqdm import tqdm
 
@@ -73,15 +97,20 @@ def _complete(fresh, names: list[str], seeds: range, corpus, out: Path) -> bool:
 
     def on_step(name: str, seed: int, step: int, loss: float) -> None:
         bar.set_postfix_str(f"{name}, seed {seed}, loss {loss:.3f}", refresh=False)
-        bar.update(1 if math.isfinite(loss) else steps - step + 1)
+        # A run may begin at its checkpoint and end early.
+        bar.update(todo.index((seed, name)) * steps + step - bar.n)
 
     try:
         with bar:
-            comparison.run(record, names, seeds, corpus, out, on_step)
+            comparison.run(
+                record, names, seeds, corpus, out, on_step, checkpoint_every
+            )
     except KeyboardInterrupt:
         kept = (
             f"{out} keeps every finished run" if out.exists() else "No run had finished"
         )
+        if comparison.checkpoint_path(out).exists():
+            kept += ", but one is kept as far as its checkpoint"
         print(f"Stopped. {kept}; the same command goes on.", file=sys.stderr)
         return False
     return True
@@ -91,16 +120,19 @@ def asked(args: argparse.Namespace) -> tuple:
     """Return size, settings, corpus and device as the command line has them."""
     import torch
 
-    from mpteach import data, training
+    from mpteach import data, runs
 
-    training.require_count("seeds", args.seeds)
-    names = ("steps", "batch", "final_rate")
+    runs.require_count("seeds", args.seeds)
+    names = ("steps", "batch", "final_rate", "compiled")
     given = {name: getattr(args, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
-    settings = replace(training.Settings(), **given)
+    settings = replace(runs.Settings(), **given)
     device = args.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if args.tokens is not None:
+        _require_apart(args.out, args.tokens)
+        return args.size, settings, data.read_tokens(args.tokens), device
     if args.text is None:
         return args.size, settings, data.standard_library(), device
     _require_apart(args.out, args.text)
@@ -129,6 +161,8 @@ def _name_the_unavailable(names: list[str], device: str) -> None:
 
 
 def _report(path: Path) -> str:
-    from mpteach import comparison, records
+    from mpteach import differences, records
 
-    return f"{comparison.table(records.load(path))}\nThe record is in {path}."
+    record = records.load(path)
+    lines = [differences.table(record), *differences.sentences(record)]
+    return "\n".join([*lines, f"The record is in {path}."])

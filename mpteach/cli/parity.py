@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     import torch
     from tqdm import tqdm
 
-    from mpteach import proofs, records, training
+    from mpteach import proofs, records, runs
 
-    training.require_count("steps", args.steps)
+    runs.require_count("steps", args.steps)
     device = args.device
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"

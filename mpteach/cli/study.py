@@ -13,7 +13,7 @@ from mpteach.cli import compare
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach study`."""
-    parser.add_argument("study", metavar="NAME", help="gradients, updates or epsilon")
+    parser.add_argument("study", metavar="NAME", help="gradients, updates, epsilon, logits, collapse or scales")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the record"
     )

@@ -1,0 +1,394 @@
+"""How long a training step takes under each recipe, beside autocast to bfloat16.
+
+A ratio is taken within one run: rounds of steps of the two take turns, nobody waits for
+the device inside a round, and the median over the pairs of rounds counts. The work of a
+step is that of Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B.
+"""
+
+import contextlib
+import gc
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mpteach import ceilings, data, gpt, hardware, recipes, records, training
+from mpteach.errors import InputError
+from mpteach.kernels import OPTIMIZER, PLACES, by_place, kernels
+from mpteach.meters import clock
+from mpteach.recipes import Recipe
+from mpteach.records import Record
+from mpteach.runs import Settings, require_count
+
+EXPERIMENT = "training speed"
+BASELINE = "bf16"
+CEILINGS = "ceilings_h200"
+SEED = 0
+ROUND_STEPS, PROFILED_STEPS = 5, 2
+# One code object serves all recipes; beyond torch's limit of 8 graphs for it, torch
+# would go on uncompiled without a word.
+MOST_GRAPHS = 64
+HEAD = (
+    f"{'size':<6}{'batch':>6} {'recipe':<14}{'ms/step':>9}{'x bf16':>8}"
+    f"{'low':>7}{'high':>7}{'TFLOP/s':>9}{'ceiling':>9}{'GiB':>8}{'1st+2nd s':>12}"
+) + "".join(f"{place:>12}" for place in PLACES)
+
+
+class Trainer:
+    """A model of `config` and all that a step of it takes, where its batch lies.
+
+    A step is `training.train`'s, but for the reading of the loss. `batch` is the inputs
+    and targets, int64 [B, T] each.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        config: gpt.GPTConfig,
+        settings: Settings,
+        batch: tuple[Tensor, Tensor],
+    ) -> None:
+        self.recipe, (self.tokens, self.targets) = recipe, batch
+        self.device = self.tokens.device.type
+        torch.manual_seed(SEED)
+        with torch.device(self.device):
+            self.model = gpt.GPT(config)
+        recipe.prepare(self.model)
+        self.optimizer = recipe.make_optimizer(self.model, settings)
+        self.scaler = torch.amp.GradScaler(self.device, enabled=recipe.scale_loss)
+        self.model.compile_parts(settings.compiled)
+        self.loss_of = training.loss_function(settings)
+
+    def step(self) -> None:
+        """Do one step."""
+        self.learn()
+        self.update()
+
+    def learn(self) -> None:
+        """Do the forward and the backward pass."""
+        compute = self.recipe.compute and getattr(torch, self.recipe.compute)
+        precision = "high" if self.recipe.tf32 else "highest"
+        torch.set_float32_matmul_precision(precision)
+        with torch.autocast(self.device, dtype=compute, enabled=compute is not None):
+            logits = self.model(self.tokens)
+            self.loss = self.loss_of(logits, self.targets, self.recipe.loss)
+        self.scaler.scale(self.loss).backward()
+
+    def update(self) -> None:
+        """Do the optimizer's step."""
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad()
+
+
+def begin(
+    sizes: Iterable[str],
+    batches: Iterable[int],
+    names: Iterable[str],
+    device: str,
+    command: str,
+    compiled: str = "",
+    rounds: int = 7,
+    profiled: bool = True,
+) -> Record:
+    """Return an empty record of the recipes `names` at each size and batch.
+
+    The baseline is always among them. Raises InputError for unknown names, counts below
+    1, a device that is not there or lacks the baseline's products, and for `compiled`
+    where torch.compile does not work.
+    """
+    sizes, batches = list(dict.fromkeys(sizes)), list(dict.fromkeys(batches))
+    for what, given, such in (("size", sizes, "'tiny'"), ("batch", batches, 8)):
+        if not given:
+            raise InputError(f"no {what} was given: name one, such as {such}.")
+    for size in sizes:
+        _require_memory(size, device)
+    for batch in batches:
+        Settings(batch=batch, compiled=compiled)
+    require_count("rounds", rounds)
+    wanted = list(dict.fromkeys([BASELINE, *(recipes.get(one).name for one in names)]))
+    settings = {
+        "sizes": sizes,
+        "batches": batches,
+        "recipes": wanted,
+        "device": device,
+        "compiled": compiled,
+        "rounds": rounds,
+        "steps": ROUND_STEPS,
+        "profiled": profiled,
+        "seed": SEED,
+    }
+    empty = records.begin(EXPERIMENT, settings, command, device)
+    if reason := recipes.unavailable(recipes.get(BASELINE), device):
+        raise InputError(f"{reason}, and all are timed beside it: take another device.")
+    if compiled:
+        _require_compiler(device)
+    settings["ceilings"] = highest_rates(empty.machine["gpu"])
+    return empty.with_data([SEED], {"rows": []})
+
+
+def run(
+    record: Record,
+    keep: Callable[[Record], Any] = lambda record: None,
+    on_row: Callable[[dict], Any] = lambda row: None,
+) -> Record:
+    """Time every recipe, on a CPU on one core; return the record with a row for each.
+
+    A row has `size`, `batch`, `recipe` and `reason`: why there is no more in it, or "".
+    `step_ms` is the median over rounds; `speed_up`, `low` and `high` are median, lowest
+    and highest of baseline over own within a pair of rounds, where the baseline's row
+    is a second one beside the first; `model_tflops` is 10^12 FLOP/s by `step_flop`, and
+    `ceiling_share` its part of the best product's rate; `peak_bytes` is what a step's
+    memory adds to what was allocated before the model was made; `first_step_s` and
+    `second_step_s` include compilation with the caches that torch finds on the disk;
+    `kernel_ms` is the time of a step's kernels by `PLACES`. None: not known.
+    `keep(record)` and `on_row(row)` are called after each row.
+    """
+    settings = record.settings
+    with _held(settings["device"]):
+        for shape in itertools.product(settings["sizes"], settings["batches"]):
+            for row in _rows(settings, *shape):
+                rows = [*record.data["rows"], row]
+                record = record.with_data([SEED], {"rows": rows})
+                keep(record)
+                on_row(row)
+    return record
+
+
+def step_flop(model: nn.Module, batch: int, sequence: int) -> int:
+    """Return the FLOP of the products of one training step of a GPT.
+
+    6 N + 12 L H T a token, with N all parameters but the positions, which multiply
+    nothing. Attention counts in full, though half of its scores are masked; what a
+    kernel computes again does not count.
+    """
+    parameters = sum(one.numel() for one in model.parameters())
+    parameters -= model.positions.weight.numel()
+    config = model.config
+    token = 6 * parameters + 12 * config.layers * config.hidden * sequence
+    return token * batch * sequence
+
+
+def interleaved(
+    calls: Sequence[Callable[[], None]],
+    rounds: int,
+    steps: int,
+    now: Callable[[], Any] = time.perf_counter,
+) -> list[list[float]]:
+    """Return for each round the seconds of one of `steps` calls of each, by turns.
+
+    What `now()` returns is subtracted once all is done, so it may be a GPU's event.
+    """
+    moments = []
+    for _ in range(rounds):
+        for call in calls:
+            start = now()
+            for _ in range(steps):
+                call()
+            moments.append((start, now()))
+    seconds = [(end - start) / steps for start, end in moments]
+    count = len(calls)
+    return [seconds[at : at + count] for at in range(0, len(seconds), count)]
+
+
+def highest_rates(gpu: str | None) -> dict[str, float]:
+    """Return the highest FLOP/s of products by dtype that the course measured on `gpu`.
+
+    Empty for another GPU than the committed record's.
+    """
+    record = records.committed(CEILINGS)
+    if record.machine["gpu"] != gpu:
+        return {}
+    best: dict[str, float] = {}
+    for row in record.data["rows"]:
+        if row["operation"] == "product":
+            rate = ceilings.flop_rate(row)
+            best[row["dtype"]] = max(rate, best.get(row["dtype"], 0.0))
+    return best
+
+
+def table(record: Record) -> str:
+    """Return the rows as text; times of kernels are ms a step."""
+    return "\n".join([HEAD, *map(line, record.data["rows"])])
+
+
+def line(row: dict) -> str:
+    """Return one row as text, under `HEAD`."""
+    about = f"{row['size']:<6}{row['batch']:>6} {row['recipe']:<14}"
+    if row["reason"]:
+        return f"{about}  {row['reason']}"
+    peak = row["peak_bytes"] and row["peak_bytes"] / 2**30
+    times = row["kernel_ms"] or dict.fromkeys(PLACES)
+    return (
+        f"{about}{row['step_ms']:>9.2f}{row['speed_up']:>8.3f}"
+        f"{row['low']:>7.3f}{row['high']:>7.3f}{row['model_tflops']:>9.4g}"
+        f"{_cell(row['ceiling_share'], '.1%'):>9}{_cell(peak, '.2f'):>8}"
+        f"{row['first_step_s']:>7.1f}+{row['second_step_s']:<4.1f}"
+    ) + "".join(f"{_cell(times[place], '.2f'):>12}" for place in PLACES)
+
+
+def _cell(value: float | None, digits: str) -> str:
+    return "-" if value is None else format(value, digits)
+
+
+@contextlib.contextmanager
+def _held(device: str) -> Iterator[None]:
+    """One core on a CPU; no falling back to code that is not compiled."""
+    one = hardware.one_thread() if device == "cpu" else contextlib.nullcontext()
+    before = torch.get_float32_matmul_precision()
+    limits = {"recompile_limit": MOST_GRAPHS, "fail_on_recompile_limit_hit": True}
+    try:
+        with one, torch._dynamo.config.patch(limits):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _rows(settings: dict, size: str, batch: int) -> Iterator[dict]:
+    """Build the baseline; then build, time and drop each recipe beside it."""
+    # The next shape would otherwise get kernels for any shape, which are slower.
+    torch.compiler.reset()
+    base, reason = _attempt(lambda: _Warm(settings, size, batch, BASELINE))
+    for name in settings["recipes"]:
+        lacking = recipes.unavailable(recipes.get(name), settings["device"])
+        row = {"size": size, "batch": batch, "recipe": name, "reason": lacking}
+        if base is None:
+            row["reason"] = row["reason"] or f"{BASELINE}, the baseline: {reason}"
+        elif not row["reason"]:
+            found, row["reason"] = _attempt(lambda: _figures(settings, row, base))
+            row |= found or {}
+        yield row
+
+
+def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
+    """Return what `work` returns, or None and that memory ran out."""
+    try:
+        return work(), ""
+    except RuntimeError as error:
+        # torch tells of memory in two ways: its own error on a GPU, words on a CPU.
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not on_gpu and "DefaultCPUAllocator" not in str(error):
+            raise
+    finally:
+        gc.collect()  # a compiled model refers to itself
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return None, "out of memory"
+
+
+class _Warm:
+    """A trainer past its first steps, and what they took."""
+
+    def __init__(self, settings: dict, size: str, batch: int, name: str) -> None:
+        device, config = settings["device"], gpt.config(size)
+        before = _allocated(device)
+        self.trainer = Trainer(
+            recipes.get(name),
+            config,
+            Settings(batch=batch, compiled=settings["compiled"]),
+            _batch(config, batch, device),
+        )
+        # Delayed scales have a graph of their own, from the second step on.
+        self.seconds = [self._step_seconds() for _ in range(2)]
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        self._step_seconds()
+        self.peak_bytes = None
+        if device == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated() - before
+
+    def _step_seconds(self) -> float:
+        start = clock(self.trainer.device)
+        self.trainer.step()
+        return clock(self.trainer.device) - start
+
+
+def _batch(config: gpt.GPTConfig, batch: int, device: str) -> tuple[Tensor, Tensor]:
+    tokens, _ = data.standard_library().split(device, config.sequence)
+    return data.Batches(tokens, config.sequence, batch, SEED).draw()
+
+
+def _figures(settings: dict, row: dict, base: _Warm) -> dict:
+    """Return what `run` adds to a row; the baseline's first steps are `base`'s."""
+    size, batch, name = row["size"], row["batch"], row["recipe"]
+    own = _Warm(settings, size, batch, name)
+    first, second = (base if name == BASELINE else own).seconds
+    trainer, device = own.trainer, settings["device"]
+    now = _Moment if device == "cuda" else time.perf_counter
+    calls = base.trainer.step, trainer.step
+    pairs = interleaved(calls, settings["rounds"], settings["steps"], now)
+    ratios = [base_s / own_s for base_s, own_s in pairs]
+    step = statistics.median(own_s for _, own_s in pairs)
+    config = trainer.model.config
+    rate = step_flop(trainer.model, batch, config.sequence) / step
+    ceiling = settings["ceilings"].get(trainer.recipe.products)
+    return {
+        "step_ms": step * 1e3,
+        "baseline_ms": statistics.median(base_s for base_s, _ in pairs) * 1e3,
+        "speed_up": statistics.median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "model_tflops": rate / 1e12,
+        "ceiling_share": ceiling and rate / ceiling,
+        "peak_bytes": own.peak_bytes,
+        "first_step_s": first,
+        "second_step_s": second,
+        "kernel_ms": _kernel_ms(trainer) if settings["profiled"] else None,
+    }
+
+
+class _Moment:
+    """When the GPU comes to this place in its queue; their difference is in seconds."""
+
+    def __init__(self) -> None:
+        self.event = torch.cuda.Event(enable_timing=True)
+        self.event.record()
+
+    def __sub__(self, earlier: "_Moment") -> float:
+        self.event.synchronize()
+        return earlier.event.elapsed_time(self.event) / 1e3
+
+
+def _kernel_ms(trainer: Trainer) -> dict[str, float] | None:
+    """Return ms a step by place, None where the profiler saw no kernel."""
+    total = dict.fromkeys(PLACES, 0.0)
+    for _ in range(PROFILED_STEPS):
+        learning = by_place(kernels(trainer.learn, trainer.device))
+        update = kernels(trainer.update, trainer.device)
+        learning[OPTIMIZER] = sum(ms for _, ms in update)
+        for place, ms in learning.items():
+            total[place] += ms / PROFILED_STEPS
+    return total if any(total.values()) else None
+
+
+def _allocated(device: str) -> int:
+    return torch.cuda.memory_allocated() if device == "cuda" else 0
+
+
+def _require_memory(size: str, device: str) -> None:
+    """A GPU says when its memory is full; on a CPU the system may end the process."""
+    with torch.device("meta"):
+        model = gpt.GPT(gpt.config(size))
+    free = hardware.free_memory_bytes() if device == "cpu" else None
+    # Two models with gradients and AdamW's two means, all in float32.
+    needed = 2 * 16 * sum(one.numel() for one in model.parameters())
+    if free is not None and needed > free:
+        raise InputError(
+            f"size {size} needs at least {needed / 2**30:,.1f} GiB of memory and "
+            f"{free / 2**30:,.1f} GiB are free: give smaller --sizes."
+        )
+
+
+def _require_compiler(device: str) -> None:
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(1, device=device))
+    except Exception as error:  # torch has no common class for what may lack
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(
+            f"torch.compile does not work on this {device} ({said[0]:.100}): leave out "
+            "--compile, or install what it needs."
+        ) from error
