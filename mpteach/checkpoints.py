@@ -6,6 +6,7 @@ changed bit. It is read with `weights_only`, so it can hold numbers, text and te
 
 import hashlib
 import io
+import json
 from collections.abc import Container
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,7 +29,7 @@ DIGEST_BYTES = hashlib.sha256().digest_size
 class Checkpoint:
     """The file at `path` for one run, saved at every `every`-th step; 0, None: never.
 
-    `belongs` is plain data that tells the run from others: a file with other data is
+    `belongs` is JSON's data that tells the run from others: a file with other data is
     refused. The run goes on in place, on fresh objects that were made in the same way.
     """
 
@@ -55,7 +56,8 @@ class Checkpoint:
         """
         parts = {"model": model, "optimizer": optimizer, "scaler": scaler}
         states = {name: part.state_dict() for name, part in parts.items()}
-        states |= {"belongs": self.belongs, "run": asdict(run)}
+        # As JSON: a value may be of a class that safe loading refuses, torch's version.
+        states |= {"belongs": json.dumps(self.belongs), "run": asdict(run)}
         buffer = io.BytesIO()
         torch.save({**states, "generator": generator.get_state()}, buffer)
         buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
@@ -84,7 +86,8 @@ class Checkpoint:
         if self.path is None or not self.path.exists():
             return
         saved = _read(self.path)
-        for what, begun, now in _differences(saved["belongs"], self.belongs):
+        ours = json.loads(json.dumps(self.belongs))
+        for what, begun, now in _differences(json.loads(saved["belongs"]), ours):
             raise InputError(
                 f"{self.path.name} was begun with {what} {begun!r}, this run has {now!r}: "
                 f"give the command that began it, or {ANEW}."
@@ -108,7 +111,7 @@ def tidy(path: Path, finished: Container[tuple[str, int]]) -> None:
     """
     files.discard_parts(path)
     if path.exists():
-        belongs = _read(path)["belongs"]
+        belongs = json.loads(_read(path)["belongs"])
         if (belongs.get("recipe"), belongs.get("seed")) in finished:
             path.unlink()
 

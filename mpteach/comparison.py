@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mpteach import checkpoints, gpt, recipes, records, training
+from mpteach import checkpoints, files, gpt, recipes, records, training
 from mpteach.checkpoints import Checkpoint
 from mpteach.data import Corpus
 from mpteach.errors import InputError
@@ -77,6 +77,7 @@ def run(
     """
     device = record.settings["device"]
     finished = {(run["recipe"], run["seed"]) for run in record.data["runs"]}
+    files.discard_parts(path)
     checkpoints.tidy(checkpoint_path(path), finished)
     for seed, name in missing(record, names, seeds):
         kept = _checkpoint(record, name, seed, checkpoint_path(path), checkpoint_every)

@@ -48,7 +48,9 @@ def t_quantile(level: float, freedom: int) -> float:
     low, high = 0.0, math.pi / 2
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if _within(middle, freedom) < level else (low, middle)
+        low, high = (
+            (middle, high) if _within(middle, freedom) < level else (low, middle)
+        )
     return math.tan(low) * math.sqrt(freedom)
 
 

@@ -1,8 +1,8 @@
 """Writing files so that no reader, crash or second writer ever meets half of one."""
 
 import contextlib
-import glob
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,8 +37,10 @@ def discard_parts(path: Path) -> None:
     No other process may be writing `path`.
     """
     path = path.resolve()
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
-        part.unlink(missing_ok=True)
+    part = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    for file in path.parent.iterdir():
+        if part.fullmatch(file.name):
+            file.unlink(missing_ok=True)
 
 
 def require_writable(path: Path) -> None:

@@ -94,18 +94,8 @@ class GPT(nn.Module):
     def groups(self) -> list[dict[str, list[nn.Parameter]]]:
         """Return all parameters as groups for an optimizer: a group a block, and the rest."""
         blocks = [list(block.parameters()) for block in self.blocks]
-        within = {id(weight) for block in blocks for weight in block}
-        rest = [one for one in self.parameters() if id(one) not in within]
+        rest = [self.tokens.weight, self.positions.weight, *self.norm.parameters()]
         return [{"params": params} for params in (*blocks, rest)]
-
-    def compile_parts(self, part: str) -> None:
-        """Have the "blocks" and the head, or the "whole", compiled at their first call."""
-        parts = {"": [], "blocks": [*self.blocks, self.head], "whole": [self]}
-        # Each recipe compiles the same code anew; at the limit torch would run uncompiled.
-        torch._dynamo.config.recompile_limit = 64
-        torch._dynamo.config.fail_on_recompile_limit_hit = True
-        for one in parts[part]:
-            one.compile(dynamic=False)
 
     def _initialise(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear | nn.Embedding):

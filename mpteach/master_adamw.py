@@ -130,7 +130,9 @@ def _require_options(group: dict[str, Any]) -> None:
     betas = group["betas"]
     pair = betas if isinstance(betas, tuple | list) and len(betas) == 2 else (1, 1)
     if not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in pair):
-        raise InputError(f"betas was {shown(betas)}: give two numbers from 0 to below 1.")
+        raise InputError(
+            f"betas was {shown(betas)}: give two numbers from 0 to below 1."
+        )
 
 
 def _update(

@@ -7,8 +7,7 @@ torch.amp's documentation; NVIDIA's on TF32; Micikevicius et al. 2022 (arXiv 220
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 
 from mpteach import fp8, hardware
 from mpteach.errors import InputError
@@ -21,11 +20,10 @@ class Recipe:
     """How one training run uses precision.
 
     `weights`: dtype of parameters and gradients, and of the optimizer's state unless
-    `masters` keeps that and float32 copies of the weights. `compute`: the dtype autocast
-    casts to, or None for no autocast. `scale_loss`: whether a GradScaler is on. `tf32`:
-    whether float32 products may use TF32. `fp8`: the linear layers with fp8 products,
-    none (""), the "head" or "all"; `delayed`: whether their scales come from past steps.
-    Dtypes are torch's names.
+    `masters` keeps that and float32 copies of the weights. `compute`: what autocast casts
+    to, or None. `scale_loss`: whether a GradScaler is on. `tf32`: whether float32 products
+    may use TF32. `fp8`: the linear layers with fp8 products, none (""), the "head" or
+    "all"; `delayed`: whether their scales come from past steps. Dtypes are torch's names.
     """
 
     name: str
@@ -48,35 +46,39 @@ class Recipe:
     @property
     def loss(self) -> torch.dtype:
         """The dtype the loss is taken in: a pure recipe's own, else float32."""
-        pure = not (self.compute or self.masters)
-        return getattr(torch, self.weights) if pure else torch.float32
+        mixed = self.compute or self.masters
+        return torch.float32 if mixed else getattr(torch, self.weights)
 
-    def prepare(self, model: nn.Module) -> None:
+    def autocast(self, device: str) -> torch.autocast:
+        """Return a context in which `device` casts as the recipe has it."""
+        dtype = self.compute and getattr(torch, self.compute)
+        return torch.autocast(device, dtype, enabled=bool(dtype))
+
+    def prepare(self, model: torch.nn.Module) -> None:
         """Cast the weights of `model` in place, and give its layers fp8 products."""
         model.to(getattr(torch, self.weights))
         if self.fp8:
             fp8.convert(model, self.fp8, self.delayed)
 
-    def make_optimizer(self, model: nn.Module, settings: Settings) -> Optimizer:
+    def make_optimizer(self, model: torch.nn.Module, settings: Settings) -> Optimizer:
         """Return AdamW for a prepared `model`: on masters, or torch's own."""
         options = {"lr": settings.learning_rate, "betas": (0.9, settings.beta2)}
         if not self.masters:
-            fused = True if settings.compiled else None
-            return torch.optim.AdamW(model.parameters(), **options, fused=fused)
+            options["fused"] = bool(settings.compiled) or None
+            return AdamW(model.parameters(), **options)
         made = MasterAdamW(model.groups(), **options, compiled=bool(settings.compiled))
         if self.delayed:
             made.register_step_post_hook(lambda *_: fp8.roll(model))
         return made
 
 
-_HALF = {"compute": "float16"}
 _FP16 = {"weights": "float16", "scale_loss": True}
 _BF16 = {"weights": "bfloat16", "masters": True}
 _ALL = (
     Recipe("fp32", "everything in float32"),
     Recipe("tf32", "float32 storage, products in TF32", tf32=True),
-    Recipe("fp16", "autocast to float16, loss scaling", scale_loss=True, **_HALF),
-    Recipe("fp16-unscaled", "autocast to float16, no loss scaling", **_HALF),
+    Recipe("fp16", "autocast to float16, loss scaling", "float32", "float16", True),
+    Recipe("fp16-unscaled", "autocast to float16, no loss scaling", compute="float16"),
     Recipe("bf16", "autocast to bfloat16", compute="bfloat16"),
     Recipe("fp16-pure", "weights and all else in float16", "float16"),
     Recipe("bf16-pure", "weights and all else in bfloat16", "bfloat16"),

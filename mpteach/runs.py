@@ -49,7 +49,9 @@ class Settings:
                 )
         rate = self.final_rate
         if not _is_number(rate) or not 0 <= rate <= 1:
-            raise InputError(f"final_rate was {shown(rate)}: give a number from 0 to 1.")
+            raise InputError(
+                f"final_rate was {shown(rate)}: give a number from 0 to 1."
+            )
         if not isinstance(self.compiled, str) or self.compiled not in COMPILED:
             raise InputError(
                 f"compiled was {shown(self.compiled)}: give 'blocks', 'whole', or ''."
@@ -129,10 +131,12 @@ class Run:
         # The last step can break a model whose losses were all finite.
         self.validation_loss = held_out if math.isfinite(held_out) else None
 
-    def note_scale(self, step: int, before: float, after: float) -> None:
+    def note_scale(self, step: int, before: float, scaler: Any) -> None:
         """Note the loss scale that `step` used, and by its fall that it was skipped."""
+        if not scaler.is_enabled():
+            return
         if not self.loss_scale or self.loss_scale[-1][1] != before:
             self.loss_scale.append((step, before))
         # A lowered scale is the only sign torch's scaler gives of a step it skipped.
-        if after < before:
+        if scaler.get_scale() < before:
             self.skipped_steps.append(step)

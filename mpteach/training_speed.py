@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from mpteach import ceilings, data, gpt, hardware, recipes, records, training
 from mpteach.errors import InputError
 from mpteach.kernels import OPTIMIZER, PLACES, by_place, kernels
 from mpteach.meters import clock
-from mpteach.recipes import Recipe
 from mpteach.records import Record
 from mpteach.runs import Settings, require_count
 
@@ -29,39 +27,39 @@ BASELINE = "bf16"
 CEILINGS = "ceilings_h200"
 SEED = 0
 ROUND_STEPS, PROFILED_STEPS = 5, 2
-# One code object serves all recipes; beyond torch's limit of 8 graphs for it, torch
-# would go on uncompiled without a word.
-MOST_GRAPHS = 64
 HEAD = (
     f"{'size':<6}{'batch':>6} {'recipe':<14}{'ms/step':>9}{'x bf16':>8}"
     f"{'low':>7}{'high':>7}{'TFLOP/s':>9}{'ceiling':>9}{'GiB':>8}{'1st+2nd s':>12}"
 ) + "".join(f"{place:>12}" for place in PLACES)
 
 
-class Trainer:
-    """A model of `config` and all that a step of it takes, where its batch lies.
+class Trial:
+    """A new model on one fixed batch, past its first steps, and what those took.
 
-    A step is `training.train`'s, but for the reading of the loss. `batch` is the inputs
-    and targets, int64 [B, T] each.
+    A step is `training.Trainer`'s, but for the reading of the loss. `settings` are a
+    record's. `first_steps` is the seconds of the first two; `peak_bytes`, None on a
+    CPU, is what the third adds to the memory allocated before the model was made.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        config: gpt.GPTConfig,
-        settings: Settings,
-        batch: tuple[Tensor, Tensor],
-    ) -> None:
-        self.recipe, (self.tokens, self.targets) = recipe, batch
-        self.device = self.tokens.device.type
+    def __init__(self, settings: dict, size: str, batch: int, name: str) -> None:
+        config, self.device = gpt.config(size), settings["device"]
+        on_gpu = self.device == "cuda"
+        before = torch.cuda.memory_allocated() if on_gpu else 0
+        tokens, _ = data.standard_library().split(self.device, config.sequence)
+        self.batch = data.Batches(tokens, config.sequence, batch, SEED).draw()
         torch.manual_seed(SEED)
         with torch.device(self.device):
-            self.model = gpt.GPT(config)
-        recipe.prepare(self.model)
-        self.optimizer = recipe.make_optimizer(self.model, settings)
-        self.scaler = torch.amp.GradScaler(self.device, enabled=recipe.scale_loss)
-        self.model.compile_parts(settings.compiled)
-        self.loss_of = training.loss_function(settings)
+            model = gpt.GPT(config)
+        asked = Settings(batch=batch, compiled=settings["compiled"])
+        self.rate = asked.learning_rate
+        self.trainer = training.Trainer(model, recipes.get(name), asked)
+        # Delayed scales have a graph of their own, from the second step on.
+        self.first_steps = [self._step_seconds() for _ in range(2)]
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        self._step_seconds()
+        peak = torch.cuda.max_memory_allocated() - before if on_gpu else None
+        self.peak_bytes = peak
 
     def step(self) -> None:
         """Do one step."""
@@ -70,19 +68,17 @@ class Trainer:
 
     def learn(self) -> None:
         """Do the forward and the backward pass."""
-        compute = self.recipe.compute and getattr(torch, self.recipe.compute)
-        precision = "high" if self.recipe.tf32 else "highest"
-        torch.set_float32_matmul_precision(precision)
-        with torch.autocast(self.device, dtype=compute, enabled=compute is not None):
-            logits = self.model(self.tokens)
-            self.loss = self.loss_of(logits, self.targets, self.recipe.loss)
-        self.scaler.scale(self.loss).backward()
+        with hardware.tf32(self.trainer.recipe.tf32):
+            self.trainer.learn(*self.batch)
 
     def update(self) -> None:
         """Do the optimizer's step."""
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+        self.trainer.update(self.rate)
+
+    def _step_seconds(self) -> float:
+        start = clock(self.device)
+        self.step()
+        return clock(self.device) - start
 
 
 def begin(
@@ -149,7 +145,8 @@ def run(
     `keep(record)` and `on_row(row)` are called after each row.
     """
     settings = record.settings
-    with _held(settings["device"]):
+    on_cpu = settings["device"] == "cpu"
+    with hardware.one_thread() if on_cpu else contextlib.nullcontext():
         for shape in itertools.product(settings["sizes"], settings["batches"]):
             for row in _rows(settings, *shape):
                 rows = [*record.data["rows"], row]
@@ -159,8 +156,8 @@ def run(
     return record
 
 
-def step_flop(model: nn.Module, batch: int, sequence: int) -> int:
-    """Return the FLOP of the products of one training step of a GPT.
+def step_flop(model: gpt.GPT, batch: int) -> int:
+    """Return the FLOP of the products of a training step of `batch` windows.
 
     6 N + 12 L H T a token, with N all parameters but the positions, which multiply
     nothing. Attention counts in full, though half of its scores are masked; what a
@@ -169,8 +166,8 @@ def step_flop(model: nn.Module, batch: int, sequence: int) -> int:
     parameters = sum(one.numel() for one in model.parameters())
     parameters -= model.positions.weight.numel()
     config = model.config
-    token = 6 * parameters + 12 * config.layers * config.hidden * sequence
-    return token * batch * sequence
+    token = 6 * parameters + 12 * config.layers * config.hidden * config.sequence
+    return token * batch * config.sequence
 
 
 def interleaved(
@@ -235,24 +232,12 @@ def _cell(value: float | None, digits: str) -> str:
     return "-" if value is None else format(value, digits)
 
 
-@contextlib.contextmanager
-def _held(device: str) -> Iterator[None]:
-    """One core on a CPU; no falling back to code that is not compiled."""
-    one = hardware.one_thread() if device == "cpu" else contextlib.nullcontext()
-    before = torch.get_float32_matmul_precision()
-    limits = {"recompile_limit": MOST_GRAPHS, "fail_on_recompile_limit_hit": True}
-    try:
-        with one, torch._dynamo.config.patch(limits):
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def _rows(settings: dict, size: str, batch: int) -> Iterator[dict]:
     """Build the baseline; then build, time and drop each recipe beside it."""
-    # The next shape would otherwise get kernels for any shape, which are slower.
+    # The graphs of every shape would add up, to torch's limit for one code object.
     torch.compiler.reset()
-    base, reason = _attempt(lambda: _Warm(settings, size, batch, BASELINE))
+    _drop_models()
+    base, reason = _attempt(lambda: Trial(settings, size, batch, BASELINE))
     for name in settings["recipes"]:
         lacking = recipes.unavailable(recipes.get(name), settings["device"])
         row = {"size": size, "batch": batch, "recipe": name, "reason": lacking}
@@ -274,58 +259,29 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, str]:
         if not on_gpu and "DefaultCPUAllocator" not in str(error):
             raise
     finally:
-        gc.collect()  # a compiled model refers to itself
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        _drop_models()
     return None, "out of memory"
 
 
-class _Warm:
-    """A trainer past its first steps, and what they took."""
-
-    def __init__(self, settings: dict, size: str, batch: int, name: str) -> None:
-        device, config = settings["device"], gpt.config(size)
-        before = _allocated(device)
-        self.trainer = Trainer(
-            recipes.get(name),
-            config,
-            Settings(batch=batch, compiled=settings["compiled"]),
-            _batch(config, batch, device),
-        )
-        # Delayed scales have a graph of their own, from the second step on.
-        self.seconds = [self._step_seconds() for _ in range(2)]
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        self._step_seconds()
-        self.peak_bytes = None
-        if device == "cuda":
-            self.peak_bytes = torch.cuda.max_memory_allocated() - before
-
-    def _step_seconds(self) -> float:
-        start = clock(self.trainer.device)
-        self.trainer.step()
-        return clock(self.trainer.device) - start
+def _drop_models() -> None:
+    """Free the memory of models that nothing but themselves refers to."""
+    gc.collect()  # a compiled model does refer to itself
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
-def _batch(config: gpt.GPTConfig, batch: int, device: str) -> tuple[Tensor, Tensor]:
-    tokens, _ = data.standard_library().split(device, config.sequence)
-    return data.Batches(tokens, config.sequence, batch, SEED).draw()
-
-
-def _figures(settings: dict, row: dict, base: _Warm) -> dict:
+def _figures(settings: dict, row: dict, base: Trial) -> dict:
     """Return what `run` adds to a row; the baseline's first steps are `base`'s."""
     size, batch, name = row["size"], row["batch"], row["recipe"]
-    own = _Warm(settings, size, batch, name)
-    first, second = (base if name == BASELINE else own).seconds
-    trainer, device = own.trainer, settings["device"]
-    now = _Moment if device == "cuda" else time.perf_counter
-    calls = base.trainer.step, trainer.step
+    own = Trial(settings, size, batch, name)
+    first, second = (base if name == BASELINE else own).first_steps
+    now = _Moment if own.device == "cuda" else time.perf_counter
+    calls = base.step, own.step
     pairs = interleaved(calls, settings["rounds"], settings["steps"], now)
     ratios = [base_s / own_s for base_s, own_s in pairs]
     step = statistics.median(own_s for _, own_s in pairs)
-    config = trainer.model.config
-    rate = step_flop(trainer.model, batch, config.sequence) / step
-    ceiling = settings["ceilings"].get(trainer.recipe.products)
+    rate = step_flop(own.trainer.model, batch) / step
+    ceiling = settings["ceilings"].get(own.trainer.recipe.products)
     return {
         "step_ms": step * 1e3,
         "baseline_ms": statistics.median(base_s for base_s, _ in pairs) * 1e3,
@@ -337,7 +293,7 @@ def _figures(settings: dict, row: dict, base: _Warm) -> dict:
         "peak_bytes": own.peak_bytes,
         "first_step_s": first,
         "second_step_s": second,
-        "kernel_ms": _kernel_ms(trainer) if settings["profiled"] else None,
+        "kernel_ms": _kernel_ms(own) if settings["profiled"] else None,
     }
 
 
@@ -353,20 +309,16 @@ class _Moment:
         return earlier.event.elapsed_time(self.event) / 1e3
 
 
-def _kernel_ms(trainer: Trainer) -> dict[str, float] | None:
+def _kernel_ms(trial: Trial) -> dict[str, float] | None:
     """Return ms a step by place, None where the profiler saw no kernel."""
     total = dict.fromkeys(PLACES, 0.0)
     for _ in range(PROFILED_STEPS):
-        learning = by_place(kernels(trainer.learn, trainer.device))
-        update = kernels(trainer.update, trainer.device)
+        learning = by_place(kernels(trial.learn, trial.device))
+        update = kernels(trial.update, trial.device)
         learning[OPTIMIZER] = sum(ms for _, ms in update)
         for place, ms in learning.items():
             total[place] += ms / PROFILED_STEPS
     return total if any(total.values()) else None
-
-
-def _allocated(device: str) -> int:
-    return torch.cuda.memory_allocated() if device == "cuda" else 0
 
 
 def _require_memory(size: str, device: str) -> None:

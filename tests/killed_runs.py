@@ -5,18 +5,22 @@ with SIGKILL before a line of the package that was drawn from a seed: so the mom
 the same each time, and cleaning up gets no chance.
 """
 
+import hashlib
 import json
 import os
 import random
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch._dynamo  # the first optimizer would load it, in every child anew
 
 from mpteach import comparison, files, gpt, hardware, recipes, records, training
 from mpteach.course import ROOT
+from mpteach.records import Record
 from mpteach.runs import Settings
 from tests.small import CONFIG, CORPUS
 
@@ -50,22 +54,23 @@ def write(log: Path, line: str) -> None:
         file.write(f"{line}\n")
 
 
-def compare(folder: Path, lines: Lines) -> None:
+def compare(fresh: Record, folder: Path, lines: Lines) -> None:
     """Do what the record in `folder` lacks; log each loss, and the weights at the end."""
-    seen = training.evaluate
+    evaluate = training.Trainer.evaluate
 
-    def evaluate(model, *rest):
-        bits = [one.double().numpy().tobytes() for one in model.state_dict().values()]
-        write(lines.log, f"weights {b''.join(bits).hex()}")
-        return seen(model, *rest)
+    def observed(trainer, *rest):
+        state = trainer.model.state_dict().values()
+        bits = b"".join(one.double().numpy().tobytes() for one in state)
+        name, digest = trainer.recipe.name, hashlib.sha256(bits).hexdigest()
+        write(lines.log, f"weights {name} {digest}")
+        return evaluate(trainer, *rest)
 
     def on_step(name, seed, step, loss):
-        write(lines.log, f"loss {name} {step} {loss.hex()}")
+        write(lines.log, f"loss {name}:{step} {loss.hex()}")
 
-    training.evaluate = evaluate
+    training.Trainer.evaluate = observed
     sys.settrace(lines)
     path = folder / "out.json"
-    fresh = comparison.begin("dot", SETTINGS, CORPUS, "cpu", "test")
     record = records.resume(fresh, path)
     comparison.run(record, recipes.RECIPES, [0], CORPUS, path, on_step, 1)
     sys.settrace(None)
@@ -80,8 +85,9 @@ def fork(work: Callable[[], None]) -> int:
         try:
             work()
             status = 0
-        finally:
-            os._exit(status)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
@@ -90,23 +96,25 @@ def main(folder: Path, seed: int) -> None:
     torch.set_num_threads(1)
     hardware.native = lambda *_: True
     gpt.SIZES["dot"] = CONFIG
-    draw = random.Random(seed)
-    whole = folder / "whole"
-    statuses, attempt = [], 0
+    fresh = comparison.begin("dot", SETTINGS, CORPUS, "cpu", "test")
+
+    def attempt(place: Path, last: int | None, in_saves: bool) -> int:
+        place.mkdir(exist_ok=True)
+        return fork(lambda: compare(fresh, place, Lines(place / "log", last, in_saves)))
+
     totals = {}
     for in_saves in (False, True):
         place = folder / f"whole{in_saves:d}"
-        place.mkdir()
-        log = place / "log"
-        assert fork(lambda: compare(place, Lines(log, None, in_saves))) == 0
-        totals[in_saves] = int(log.read_text().split()[-1])
-    while statuses.count(-signal.SIGKILL) < KILLS or statuses[-1] != 0:
-        place = folder / f"killed{statuses.count(0)}"
-        place.mkdir(exist_ok=True)
+        assert attempt(place, None, in_saves) == 0
+        totals[in_saves] = int((place / "log").read_text().split()[-1])
+    draw, statuses = random.Random(seed), []
+    while (killed := statuses.count(-signal.SIGKILL)) < KILLS or statuses[-1] != 0:
         in_saves = draw.random() < 0.5
-        killing = statuses.count(-signal.SIGKILL) < KILLS
-        last = draw.randint(1, totals[in_saves] // 6) if killing else None
-        statuses.append(fork(lambda: compare(place, Lines(place / "log", last, in_saves))))
+        last = draw.randint(1, totals[in_saves] // 8) if killed < KILLS else None
+        # One that ended all the same is done: another is begun.
+        place = folder / f"killed{statuses.count(0)}"
+        statuses.append(attempt(place, last, in_saves))
+        assert statuses[-1] in (0, -signal.SIGKILL), "a child failed"
     print(json.dumps(statuses))
 
 

@@ -1,11 +1,11 @@
-"""`mpteach bench training` as a person meets it: rows as they come, the record, input."""
+"""`mpteach bench training` as a person meets it: the rows, the record, bad input."""
 
 import json
 
 import pytest
 import torch
 
-from mpteach import cli, gpt, records, training_speed
+from mpteach import cli, gpt, records, training, training_speed
 from tests.commands import refused
 from tests.small import CONFIG
 
@@ -46,14 +46,14 @@ def test_json_is_the_record_and_the_rows_are_told_beside_it(bench, tmp_path):
 
 
 def test_a_crash_leaves_the_rows_before_it(bench, tmp_path, monkeypatch):
-    learn = training_speed.Trainer.learn
+    learn = training.Trainer.learn
 
-    def broken(trainer):
+    def broken(trainer, *batch):
         if trainer.recipe.name == "tf32":
             raise KeyboardInterrupt
-        learn(trainer)
+        return learn(trainer, *batch)
 
-    monkeypatch.setattr(training_speed.Trainer, "learn", broken)
+    monkeypatch.setattr(training.Trainer, "learn", broken)
     out = tmp_path / "out.json"
     status, said = bench("--out", str(out))
     assert status == 130 and len(said.out.splitlines()) == 3

@@ -289,6 +289,7 @@ def test_a_tokenizers_ids_are_trained_on(ids, tmp_path, capsys):
     assert cli.main([*words, "--out", str(out)]) == 0
     kept = records.load(out).settings["corpus"]
     assert (kept["name"], kept["size_bytes"]) == ("ids.npy", 4000)
+    capsys.readouterr()
     status = cli.main([*words, "--out", str(ids)])
     refused((status, capsys.readouterr()), "lies in the text")
 

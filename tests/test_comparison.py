@@ -185,7 +185,9 @@ def test_ids_beyond_the_vocabulary_are_refused_with_the_sizes_that_hold_them():
         comparison.begin("dot", SETTINGS, wide(0, 50000), "cpu", "c")
     with pytest.raises(InputError, match="id 50304.*a tokenizer of fewer ids"):
         comparison.begin("124M", SETTINGS, wide(0, 50304), "cpu", "c")
-    kept = comparison.begin("dot", SETTINGS, wide(0, 255), "cpu", "c").settings["corpus"]
+    kept = comparison.begin("dot", SETTINGS, wide(0, 255), "cpu", "c").settings[
+        "corpus"
+    ]
     assert kept["dtype"] == "<i4" and kept["size_bytes"] == 800
 
 

@@ -87,7 +87,9 @@ def test_the_length_it_asks_for_is_enough():
     assert len(held_out) == 9
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", ">i4", "uint32", "int64"])
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int16", "uint16", ">i4", "uint32", "int64"]
+)
 def test_ids_are_read_as_they_are(tmp_path, dtype):
     ids = np.array([3, 0, 127, 5] * 50, dtype)
     if np.dtype(dtype).itemsize > 2:
@@ -150,15 +152,22 @@ UNFIT = {
     "booleans": (LONG > 3, "bool of shape"),
     "negative": (LONG - 1, "ids from -1 to 998"),
     "too large": (LONG + 2**31, "to below 2.31"),
-    "unsigned": (np.array([2**64 - 1] * 200, np.uint64), "ids from 18446744073709551615"),
+    "unsigned": (
+        np.array([2**64 - 1] * 200, np.uint64),
+        "ids from 18446744073709551615",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_what_is_no_array_of_numbers_is_refused_and_not_run(tmp_path, name, monkeypatch):
+def test_what_is_no_array_of_numbers_is_refused_and_not_run(
+    tmp_path, name, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ids.npy").write_bytes(UNREADABLE[name])
-    with pytest.raises(InputError, match="is no whole .npy file.*numpy.save") as refused:
+    with pytest.raises(
+        InputError, match="is no whole .npy file.*numpy.save"
+    ) as refused:
         data.read_tokens(tmp_path / "ids.npy")
     assert "\n" not in str(refused.value) and os.listdir(tmp_path) == ["ids.npy"]
 

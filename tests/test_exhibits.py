@@ -58,7 +58,7 @@ def test_an_unknown_form_of_attention_is_told():
 def test_logits_seen_are_those_of_numpy():
     torch.manual_seed(0)
     model = gpt.GPT(CONFIG)
-    logits.grow(model, 300)
+    logits.grow(model, 1500)
     observer = logits.Observer(model, "fused", SETTINGS, None)
     tokens = torch.randint(256, (3, 16))
     model(tokens)
@@ -72,7 +72,8 @@ def test_logits_seen_are_those_of_numpy():
     assert seen["step"] == 1 and len(seen["before"]) == 2
     assert seen["before"][0] == pytest.approx(sizes.max(), rel=1e-4)
     assert seen["after"][0] == pytest.approx(sizes.max() / 4, rel=1e-4)
-    assert seen["beyond"][0] == pytest.approx((allowed > 65504).mean(), rel=1e-4)
+    share = (allowed > 65504).mean()
+    assert seen["beyond"][0] == pytest.approx(share, rel=1e-4) and share > 0
     with torch.no_grad():
         model(tokens)
     observer.stepped(1, 5.0)

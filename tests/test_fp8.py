@@ -56,7 +56,9 @@ def assert_near(found, expected, magnitudes):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("size", [(3.0, 0.02, 1e-5), (1e-6, 1e4, 1.0), (1e9, 1e-9, 1e-9)])
+@pytest.mark.parametrize(
+    "size", [(3.0, 0.02, 1e-5), (1e-6, 1e4, 1.0), (1e9, 1e-9, 1e-9)]
+)
 def test_product_and_gradients_are_those_of_the_rounded_numbers(size, bias):
     x, weight, offset, _, y, gradient = case(size, bias=bias)
     a, b, g = (rounded(t, role) for t, role in zip((x, weight, gradient), ROLES))
@@ -147,13 +149,17 @@ def model_of(layers, delayed=False, seed=0):
     ("layers", "chosen"),
     [("head", {"head"}), ("all", {"qkv", "project", "expand", "contract", "head"})],
 )
-def test_exactly_the_chosen_layers_are_converted_and_the_head_stays_tied(layers, chosen):
+def test_exactly_the_chosen_layers_are_converted_and_the_head_stays_tied(
+    layers, chosen
+):
     torch.manual_seed(0)
     plain, model = gpt.GPT(CONFIG).bfloat16(), model_of(layers)
     kinds = {name.split(".")[-1]: type(one) for name, one in model.named_modules()}
     assert {name for name, kind in kinds.items() if kind is fp8.Linear8} == chosen
     linears = {"qkv", "project", "expand", "contract", "head"}
-    assert {name for name, kind in kinds.items() if kind is nn.Linear} == linears - chosen
+    assert {
+        name for name, kind in kinds.items() if kind is nn.Linear
+    } == linears - chosen
     assert model.head.weight is model.tokens.weight
     assert plain.state_dict().keys() == model.state_dict().keys()
     pairs = zip(plain.parameters(), model.parameters(), strict=True)
@@ -215,7 +221,9 @@ def learn(model, steps):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     losses = []
     for step in steps:
-        tokens = torch.randint(256, (4, 8), generator=torch.Generator().manual_seed(step))
+        tokens = torch.randint(
+            256, (4, 8), generator=torch.Generator().manual_seed(step)
+        )
         logits = model(tokens).float().flatten(0, 1)
         loss = nn.functional.cross_entropy(logits, tokens.flatten())
         loss.backward()
@@ -258,7 +266,11 @@ def test_without_delay_the_model_has_no_history():
 def test_what_cannot_be_converted_is_said():
     narrow = nn.Sequential(nn.Linear(16, 24)).bfloat16()
     cases = [
-        (gpt.GPT(CONFIG).bfloat16(), "some", "layers was 'some': choose from head, all"),
+        (
+            gpt.GPT(CONFIG).bfloat16(),
+            "some",
+            "layers was 'some': choose from head, all",
+        ),
         (gpt.GPT(CONFIG).bfloat16(), None, "layers was None: choose from"),
         (nn.Sequential(nn.ReLU()), "all", "no plain nn.Linear"),
         (narrow, "all", "out_features=24.* multiples of 16"),

@@ -116,18 +116,6 @@ def test_groups_hold_every_parameter_once_a_group_a_block():
     assert len(groups) == SMALL.layers + 1 and shapes[0] == shapes[1] != shapes[2]
 
 
-@pytest.mark.parametrize(
-    ("part", "names"),
-    [("", []), ("blocks", ["blocks.0", "blocks.1", "head"]), ("whole", [""])],
-)
-def test_the_parts_named_are_compiled(part, names, monkeypatch):
-    model, compiled = gpt.GPT(SMALL), []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    model.compile_parts(part)
-    named = {module: name for name, module in model.named_modules()}
-    assert [named[module] for module in compiled] == names
-
-
 def test_a_token_sees_nothing_after_it():
     torch.manual_seed(0)
     model = gpt.GPT(SMALL)

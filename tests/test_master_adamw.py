@@ -29,7 +29,9 @@ def set_gradients(mine, step, scale=1.0):
     for one in mine:
         drawn = torch.randn(one.shape, generator=generator) * 1e-2
         # Whole multiples of a power of two: exact in both formats at every scale.
-        one.grad = ((drawn * 2**12).round().clamp(-255, 255) / 2**12 * scale).to(one.dtype)
+        one.grad = ((drawn * 2**12).round().clamp(-255, 255) / 2**12 * scale).to(
+            one.dtype
+        )
 
 
 def kept(optimizer, name, mine):
@@ -198,10 +200,16 @@ def test_a_loaded_state_is_a_copy():
 
 def test_groups_have_options_of_their_own():
     mine = weights(torch.bfloat16)
-    groups = [{"params": mine[:1], "lr": 0.0}, {"params": mine[1:], "weight_decay": 0.5}]
+    groups = [
+        {"params": mine[:1], "lr": 0.0},
+        {"params": mine[1:], "weight_decay": 0.5},
+    ]
     ours = MasterAdamW(groups, **OPTIONS)
     copies = [nn.Parameter(one.detach().float()) for one in mine]
-    groups = [{"params": copies[:1], "lr": 0.0}, {"params": copies[1:], "weight_decay": 0.5}]
+    groups = [
+        {"params": copies[:1], "lr": 0.0},
+        {"params": copies[1:], "weight_decay": 0.5},
+    ]
     theirs = torch.optim.AdamW(groups, **OPTIONS)
     first = mine[0].detach().clone()
     for step in range(5):
@@ -285,7 +293,10 @@ BAD = [
 def test_options_no_run_can_have_are_said(name, values):
     for value in values:
         for given in ({name: value}, {}):
-            group = {"params": weights(torch.bfloat16), **({} if given else {name: value})}
+            group = {
+                "params": weights(torch.bfloat16),
+                **({} if given else {name: value}),
+            }
             with pytest.raises(InputError, match=f"{name} was .*: give .*number"):
                 MasterAdamW([group], **given)
 

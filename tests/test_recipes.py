@@ -44,7 +44,9 @@ def linears(model):
     return {n: one for n, one in model.named_modules() if isinstance(one, nn.Linear)}
 
 
-@pytest.mark.parametrize(("name", "count"), [("bf16-master", 0), ("fp8-head", 1), ("fp8", 5)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("bf16-master", 0), ("fp8-head", 1), ("fp8", 5)]
+)
 def test_a_recipe_prepares_weights_and_fp8_layers(name, count):
     model = gpt.GPT(CONFIG)
     recipes.get(name).prepare(model)
@@ -82,8 +84,6 @@ def test_a_recipe_is_refused_exactly_where_its_format_is_not_native(name, monkey
     recipe = recipes.get(name)
     monkeypatch.setattr(hardware, "native", lambda dtype, device: True)
     assert recipes.unavailable(recipe, "cpu") == ""
-    monkeypatch.setattr(
-        hardware, "native", lambda dtype, device: dtype != NEEDED[name]
-    )
+    monkeypatch.setattr(hardware, "native", lambda dtype, device: dtype != NEEDED[name])
     reason = recipes.unavailable(recipe, "cpu")
     assert reason.startswith(f"{name}: ") and NEEDED[name] in reason

@@ -2,9 +2,11 @@
 
 import math
 import statistics
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
 from mpteach.errors import InputError
 from mpteach.runs import MOST, Run, Settings, require_count
@@ -42,7 +44,9 @@ def test_settings_that_no_run_can_have(name, values):
 
 
 def test_the_edges_of_what_is_allowed_pass():
-    edge = Settings(steps=1, warmup_steps=0, final_rate=0, compiled="whole", patience=MOST)
+    edge = Settings(
+        steps=1, warmup_steps=0, final_rate=0, compiled="whole", patience=MOST
+    )
     assert edge.rate(1) == 0 and require_count("steps", MOST) is None
     assert Settings(steps=2, warmup_steps=10).rate(2) == pytest.approx(0.2 * 6e-4)
 
@@ -112,7 +116,8 @@ def test_the_final_loss_is_the_mean_of_the_last_twenty_that_are_finite():
 def test_a_scale_is_noted_when_it_changes_and_a_fall_is_a_skip():
     run = Run("fp16", 0)
     scales = [8.0, 4.0, 2.0, 2.0, 4.0, 4.0]
-    for step, (before, after) in enumerate(zip(scales, scales[1:]), start=1):
-        run.note_scale(step, before, after)
+    for step, (before, after) in enumerate(pairwise(scales), start=1):
+        scaler = torch.amp.GradScaler("cpu", init_scale=after)
+        run.note_scale(step, before, scaler)
     assert run.loss_scale == [(1, 8.0), (2, 4.0), (3, 2.0), (5, 4.0)]
     assert run.skipped_steps == [1, 2]

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from mpteach import gpt, recipes, training
@@ -90,7 +91,9 @@ def masters_by_hand(dtype, scale):
     return losses
 
 
-@pytest.mark.parametrize(("name", "scale"), [("bf16-master", 1), ("fp16-master", 2**16)])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("bf16-master", 1), ("fp16-master", 2**16)]
+)
 def test_masters_train_as_float32_copies_do(name, scale):
     dtype = getattr(torch, recipes.get(name).weights)
     done = run(name)
@@ -204,7 +207,8 @@ def test_validation_is_the_mean_over_even_windows_in_float32():
     inputs, targets = windows(held_out, starts, CONFIG.sequence)
     logits = model(inputs).float().view(-1, 256)
     expected = F.cross_entropy(logits, targets.reshape(-1)).item()
-    found, speed = training.evaluate(model, held_out, recipe, SETTINGS)
+    trainer = training.Trainer(model, recipe, SETTINGS)
+    found, speed = trainer.evaluate(held_out, SETTINGS)
     assert speed > 0
     assert found == pytest.approx(expected, rel=1e-5)
     assert found != float(torch.tensor(found).bfloat16())
@@ -221,3 +225,18 @@ def test_tf32_is_put_back_even_after_an_error():
     with pytest.raises(KeyboardInterrupt):
         run("tf32", on_step=stop)
     assert seen == ["high"] and torch.get_float32_matmul_precision() == before
+
+
+# What torch imports to compile warns of itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    ("part", "names"), [("", []), ("blocks", ["blocks.0", "head"]), ("whole", [""])]
+)
+def test_the_parts_named_are_compiled(part, names, monkeypatch):
+    model, compiled = fresh_model(), []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda module, **_: compiled.append(module)
+    )
+    training.Trainer(model, recipes.get("fp32"), replace(SETTINGS, compiled=part))
+    named = {module: name for name, module in model.named_modules()}
+    assert [named[module] for module in compiled] == names

@@ -1,6 +1,5 @@
-"""Timed steps: the same as the trainer's, in turns, and a row for all that can happen."""
+"""Timed steps: the trainer's own, in turns, and a row for all that can happen."""
 
-import gc
 import weakref
 from dataclasses import replace
 
@@ -35,43 +34,34 @@ def begun(*names, sizes=("toy",), batches=(2,), rounds=2, profiled=False, **more
     )
 
 
-def fixed_batch():
-    tokens, _ = CORPUS.split("cpu", TOY.sequence)
-    return data.Batches(tokens, TOY.sequence, 4, 0).draw()
-
-
 # What is timed
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
-def test_a_step_is_the_trainers(name, monkeypatch):
-    batch, recipe = fixed_batch(), recipes.get(name)
-    monkeypatch.setattr(data.Batches, "draw", lambda self: batch)
+def test_steps_are_the_trainers(name, monkeypatch):
+    trial = training_speed.Trial(begun().settings, "toy", 4, name)
+    monkeypatch.setattr(training.Batches, "draw", lambda self: trial.batch)
     torch.manual_seed(training_speed.SEED)
     model = gpt.GPT(TOY)
     settings = Settings(steps=6, batch=4, warmup_steps=0, patience=6)
-    theirs = training.train(model, CORPUS, recipe, settings, seed=0)
-    trainer = training_speed.Trainer(recipe, TOY, settings, batch)
-    losses = []
-    for _ in range(6):
-        trainer.step()
-        losses.append(trainer.loss.item())
-    finite = [float(f"{one:.7g}") if one == one else None for one in losses]
-    assert finite == theirs.losses
-    for own, other in zip(trainer.model.parameters(), model.parameters(), strict=True):
-        assert own.dtype == other.dtype
-        assert torch.equal(own.nan_to_num(), other.nan_to_num())
+    training.train(model, CORPUS, recipes.get(name), settings, seed=0)
+    for _ in range(3):
+        trial.step()
+    own = trial.trainer.model.parameters()
+    for ours, theirs in zip(own, model.parameters(), strict=True):
+        assert ours.dtype == theirs.dtype
+        assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
 
 
 def test_products_and_threads_are_as_they_should_be_and_then_as_before(monkeypatch):
-    seen, learn = [], training_speed.Trainer.learn
+    seen, learn = [], training.Trainer.learn
 
-    def noted(trainer):
-        learn(trainer)
+    def noted(trainer, *batch):
         precision = torch.get_float32_matmul_precision()
         seen.append((trainer.recipe.name, precision, torch.get_num_threads()))
+        return learn(trainer, *batch)
 
-    monkeypatch.setattr(training_speed.Trainer, "learn", noted)
+    monkeypatch.setattr(training.Trainer, "learn", noted)
     torch.set_float32_matmul_precision("medium")
     torch.set_num_threads(2)
     try:
@@ -92,7 +82,7 @@ def test_flop_are_those_of_torchs_counter_and_of_parameters_outside_of_products(
     # 6 N takes biases and norms for factors too, which they are not.
     vectors = sum(one.numel() for one in model.parameters() if one.ndim == 1)
     extra = 6 * vectors * tokens.numel()
-    ours = training_speed.step_flop(model, batch, config.sequence)
+    ours = training_speed.step_flop(model, batch)
     assert ours == counter.get_total_flops() + extra
 
 
@@ -103,7 +93,7 @@ def test_flop_of_the_124m_model_by_hand():
     block = 12 * hidden**2 + 13 * hidden  # weights, then biases and norms
     parameters = vocabulary * hidden + layers * block + 2 * hidden
     token = 6 * parameters + 12 * layers * hidden * length
-    assert training_speed.step_flop(model, 32, length) == 32 * length * token
+    assert training_speed.step_flop(model, 32) == 32 * length * token
 
 
 # How it is timed
@@ -151,10 +141,19 @@ def test_a_row_is_the_median_over_pairs(monkeypatch):
     base, row = training_speed.run(begun("fp32")).data["rows"]
     assert row["step_ms"] == 250 and row["baseline_ms"] == 625
     assert (row["speed_up"], row["low"], row["high"]) == (2, 1.25, 3)
-    flop = training_speed.step_flop(gpt.GPT(TOY), 2, TOY.sequence)
+    flop = training_speed.step_flop(gpt.GPT(TOY), 2)
     assert row["model_tflops"] == pytest.approx(flop / 0.25 / 1e12)
     assert row["ceiling_share"] == pytest.approx(flop / 0.25 / 1e9)
     assert base["ceiling_share"] is None  # no rate is known of bfloat16
+
+
+def test_the_baselines_first_steps_are_those_before_anything_was_compiled(monkeypatch):
+    steps = iter(range(9))  # three for each of three models
+    monkeypatch.setattr(training_speed.Trial, "_step_seconds", lambda _: next(steps))
+    monkeypatch.setattr(training_speed, "interleaved", lambda *_: [[1.0, 1.0]])
+    rows = training_speed.run(begun("fp32")).data["rows"]
+    first = [(row["first_step_s"], row["second_step_s"]) for row in rows]
+    assert first == [(0, 1), (6, 7)]
 
 
 def test_the_ceiling_is_the_best_product_on_this_gpu():
@@ -197,14 +196,15 @@ def test_a_real_profile_has_time_in_every_place():
 
 
 def test_a_row_for_each_shape_and_recipe_the_baseline_first():
-    record = begun("fp32", "fp8-delayed", "fp32", batches=(2, 3, 2))
+    record = begun("fp32", "fp8-delayed", "fp32", batches=(2, 4, 2))
     kept, told = [], []
     done = training_speed.run(record, kept.append, told.append)
     rows = done.data["rows"]
     names = ["bf16", "fp32", "fp8-delayed"]
     found = [(row["size"], row["batch"], row["recipe"]) for row in rows]
-    assert found == [("toy", batch, name) for batch in (2, 3) for name in names]
-    assert told == rows and [len(one.data["rows"]) for one in kept] == [1, 2, 3, 4, 5, 6]
+    assert found == [("toy", batch, name) for batch in (2, 4) for name in names]
+    assert told == rows
+    assert [len(one.data["rows"]) for one in kept] == [1, 2, 3, 4, 5, 6]
     assert all(row["reason"] == "" and row["peak_bytes"] is None for row in rows)
     assert all(row["low"] <= row["speed_up"] <= row["high"] for row in rows)
     lines = training_speed.table(done).splitlines()
@@ -214,16 +214,16 @@ def test_a_row_for_each_shape_and_recipe_the_baseline_first():
 
 def test_a_dropped_recipe_is_gone_before_the_next_is_built(monkeypatch):
     alive, most = weakref.WeakSet(), []
-    make = training_speed.Trainer.__init__
+    make = training.Trainer.__init__
 
-    def noted(trainer, *arguments):
-        gc.collect()
+    def noted(trainer, model, *arguments):
         most.append(len(alive))
-        make(trainer, *arguments)
-        alive.add(trainer.model)
+        make(trainer, model, *arguments)
+        model.itself = [model]  # as a compiled one does
+        alive.add(model)
 
-    monkeypatch.setattr(training_speed.Trainer, "__init__", noted)
-    training_speed.run(begun("fp32", "bf16-master", "fp8-delayed", batches=(2, 3)))
+    monkeypatch.setattr(training.Trainer, "__init__", noted)
+    training_speed.run(begun("fp32", "bf16-master", "fp8-delayed", batches=(2, 4)))
     # The baseline alone, and nothing when the next shape's is built.
     assert most == [0, 1, 1, 1, 1] * 2
 
@@ -237,14 +237,14 @@ def test_a_dropped_recipe_is_gone_before_the_next_is_built(monkeypatch):
 )
 def test_a_recipe_out_of_memory_is_a_row_and_the_next_is_timed(monkeypatch, error):
     fails = {"fp32"}
-    learn = training_speed.Trainer.learn
+    learn = training.Trainer.learn
 
-    def short(trainer):
+    def short(trainer, *batch):
         if trainer.recipe.name in fails:
             raise error
-        learn(trainer)
+        return learn(trainer, *batch)
 
-    monkeypatch.setattr(training_speed.Trainer, "learn", short)
+    monkeypatch.setattr(training.Trainer, "learn", short)
     done = training_speed.run(begun("fp32", "bf16-pure")).data["rows"]
     assert [row["reason"] for row in done] == ["", "out of memory", ""]
     assert "step_ms" not in done[1] and done[2]["step_ms"] > 0
@@ -256,10 +256,10 @@ def test_a_recipe_out_of_memory_is_a_row_and_the_next_is_timed(monkeypatch, erro
 
 
 def test_another_error_is_not_hidden(monkeypatch):
-    def broken(trainer):
+    def broken(trainer, *batch):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(training_speed.Trainer, "learn", broken)
+    monkeypatch.setattr(training.Trainer, "learn", broken)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         training_speed.run(begun())
 
@@ -273,25 +273,16 @@ def test_what_the_device_lacks_is_a_row(monkeypatch):
     assert [row["reason"] for row in done] == ["", "no products of fp8", ""]
 
 
-def test_a_fall_back_to_uncompiled_code_is_an_error(monkeypatch):
-    graphs = []
-
-    def rows(settings, size, batch):
-        torch.compiler.reset()
-        graphs.append(torch._dynamo.config.recompile_limit)
-        compiled = torch.compile(lambda x, n: x + n, backend="eager", dynamic=False)
-        for dtype in (torch.float32, torch.float16, torch.bfloat16):
-            compiled(torch.ones(2, dtype=dtype), 1)
-        yield {}
-
-    monkeypatch.setattr(training_speed, "_rows", rows)
-    before = torch._dynamo.config.recompile_limit
-    training_speed.run(begun())
-    monkeypatch.setattr(training_speed, "MOST_GRAPHS", 2)
-    with pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
-        training_speed.run(begun())
-    assert graphs == [64, 2] and torch._dynamo.config.recompile_limit == before
-    torch.compiler.reset()
+def test_code_that_is_no_longer_compiled_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda work, **options: work)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda model, **options: None)
+    strict = "fail_on_recompile_limit_hit"
+    limits = {"recompile_limit": 8, strict: False}
+    with torch._dynamo.config.patch(limits):
+        rows = training_speed.run(begun("fp32", compiled="blocks")).data["rows"]
+        assert getattr(torch._dynamo.config, strict)
+        assert torch._dynamo.config.recompile_limit >= 4 * len(recipes.RECIPES)
+    assert [row["reason"] for row in rows] == ["", ""]
 
 
 def test_what_was_compiled_for_one_shape_is_forgotten_before_the_next(monkeypatch):
@@ -348,5 +339,6 @@ def test_without_a_compiler_compiling_is_refused(monkeypatch):
         raise ValueError("No working C++ compiler found\nlong story")
 
     monkeypatch.setattr(torch, "compile", missing)
-    with pytest.raises(InputError, match=r"this cpu \(No working C\+\+ compiler found\)"):
+    said = r"this cpu \(No working C\+\+ compiler found\)"
+    with pytest.raises(InputError, match=said):
         begun("fp32", compiled="whole")

@@ -102,9 +102,7 @@ def _complete(
 
     try:
         with bar:
-            comparison.run(
-                record, names, seeds, corpus, out, on_step, checkpoint_every
-            )
+            comparison.run(record, names, seeds, corpus, out, on_step, checkpoint_every)
     except KeyboardInterrupt:
         kept = (
             f"{out} keeps every finished run" if out.exists() else "No run had finished"

@@ -29,7 +29,14 @@ class Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, scales, amax):
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scales: Tensor | None,
+        amax: Tensor | None,
+    ) -> Tensor:
         """Return the product in the dtype of x. M, N and K are multiples of 16."""
         x8, x8_t, x_unit, x_amax = _quantize(x, 0, scales)
         w8, w8_t, w_unit, w_amax = _quantize(weight, 1, scales)
@@ -38,7 +45,7 @@ class Product(torch.autograd.Function):
         return _multiply(x8, w8.t(), x_unit, w_unit, x.dtype, bias, fast=True)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of x, weight and bias, and the magnitudes as amax's."""
         x8_t, x_unit, x_amax, w8_t, w_unit, w_amax, scales = ctx.saved_tensors
         g8, g8_t, g_unit, g_amax = _quantize(gradient, 2, scales)

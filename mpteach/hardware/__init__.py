@@ -222,20 +222,28 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextlib.contextmanager
+def tf32(enabled: bool) -> Iterator[None]:
+    """Let float32 products use TF32, or not, for a while."""
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if enabled else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def _product(dtype: str, device: str, size: int) -> Callable[[], None]:
     import torch
 
     storage = torch.float32 if dtype == "tfloat32" else getattr(torch, dtype)
     a = torch.ones(size, size, dtype=storage, device=device)
-    precision = "high" if dtype == "tfloat32" else "highest"
 
     def multiply() -> None:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(precision)
-        try:
+        with tf32(dtype == "tfloat32"):
             torch.mm(a, a)
-        finally:
-            torch.set_float32_matmul_precision(before)
 
     return multiply
 
