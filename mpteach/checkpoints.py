@@ -66,8 +66,8 @@ class Checkpoint:
         except OSError as error:
             raise InputError(
                 f"the checkpoint {str(self.path)!r} could not be written "
-                f"({error.strerror}): make room, and the same command goes on from what "
-                "was kept before."
+                f"({error.strerror}): make room, and the same command goes on from "
+                "what was kept before."
             ) from error
 
     def restore(
@@ -80,8 +80,8 @@ class Checkpoint:
     ) -> None:
         """Bring all to where the file left them; without a file, do nothing.
 
-        Raises InputError, and changes nothing, where the file is damaged, may hold code,
-        or belongs to another run.
+        Raises InputError, and changes nothing, where the file is damaged, may hold
+        code, or belongs to another run.
         """
         if self.path is None or not self.path.exists():
             return
@@ -89,11 +89,12 @@ class Checkpoint:
         ours = json.loads(json.dumps(self.belongs))
         for what, begun, now in _differences(json.loads(saved["belongs"]), ours):
             raise InputError(
-                f"{self.path.name} was begun with {what} {begun!r}, this run has {now!r}: "
-                f"give the command that began it, or {ANEW}."
+                f"{self.path.name} was begun with {what} {begun!r}, this run has "
+                f"{now!r}: give the command that began it, or {ANEW}."
             )
-        for name, part in (("model", model), ("optimizer", optimizer), ("scaler", scaler)):
-            part.load_state_dict(saved[name])
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        scaler.load_state_dict(saved["scaler"])
         generator.set_state(saved["generator"])
         vars(run).update(saved["run"])
 
@@ -129,7 +130,8 @@ def _read(path: Path) -> dict[str, Any]:
         saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds: with the right sum, we did not write it
         raise InputError(
-            f"{path.name} holds more than plain data, so nothing in it was loaded: {ANEW}."
+            f"{path.name} holds more than plain data, so nothing of it was loaded: "
+            f"{ANEW}."
         ) from error
     ours = isinstance(saved, dict) and saved.keys() == KEYS
     require(ours, f"{path.name} is no checkpoint of this course: {ANEW}.")

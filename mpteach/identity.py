@@ -1,7 +1,7 @@
 """Runs that must agree to the last bit: stopped and resumed, our scaler and torch's.
 
-All under deterministic algorithms (torch's notes on reproducibility): what still differs
-is a fault of the checkpoint or of the scaler, and not the order of a GPU's sums.
+All under deterministic algorithms (torch's notes on reproducibility): what still
+differs is a fault of the checkpoint or of the scaler, not the order of a GPU's sums.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ from mpteach.runs import Run, Settings
 EXPERIMENT = "identity"
 SEED = 0
 SCALERS = "scalers"
-# Far too large a scale at first, and growth every few steps: steps are skipped, the scale
-# falls and rises, and a run may be stopped between two growths.
+# Far too large a scale at first, and growth every few steps: steps are skipped, the
+# scale falls and rises, and a run may be stopped between two growths.
 SCALING = {"init_scale": 2.0**26, "growth_interval": 5}
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
@@ -52,8 +52,8 @@ class Stopped(Exception):
 def deterministic(device: str) -> Iterator[None]:
     """Let torch use deterministic algorithms alone, or raise where it has none.
 
-    cuBLAS is told by an environment variable, which it reads once: enter this before the
-    first use of CUDA. Raises InputError where that is too late.
+    cuBLAS is told by an environment variable, which it reads once: enter this before
+    the first use of CUDA. Raises InputError where that is too late.
     """
     before = os.environ.get(WORKSPACE)
     late = device == "cuda" and before is None and torch.cuda.is_initialized()
@@ -83,14 +83,17 @@ def begin(
 
 
 def missing(record: Record) -> list[str]:
-    """Return the parts to do: recipes to stop and resume, then "scalers", if fp16 is there."""
+    """Return the parts to do: recipes to stop and resume; "scalers" where fp16 is."""
     able = [name for name in recipes.RECIPES if name not in record.data["unavailable"]]
     wanted = [*able, SCALERS] if "fp16" in able else able
     return [name for name in wanted if name not in record.data["parts"]]
 
 
 def run(
-    record: Record, corpus: Corpus, path: Path, on_part: Callable[[], Any] = lambda: None
+    record: Record,
+    corpus: Corpus,
+    path: Path,
+    on_part: Callable[[], Any] = lambda: None,
 ) -> Record:
     """Do the parts that `record` lacks, save it to `path` after each, return it.
 
@@ -112,8 +115,8 @@ def run(
 def resumed(record: Record, name: str, corpus: Corpus) -> dict[str, Any]:
     """Run recipe `name` once to its end, once stopped and resumed; return what differs.
 
-    The run is kept after a step drawn at random, stopped one step later, and goes on from
-    its file with a new model, optimizer and scaler. `kept_at` is None where the first
+    The run is kept after a step drawn at random, stopped one step later, and goes on
+    from its file with a new model, optimizer and scaler. `kept_at` is None where the first
     step's loss was not finite, which leaves nothing to keep.
     """
     whole = _trace(record, name, corpus)

@@ -17,7 +17,7 @@ KINDS = (
     ("elementwise", r"^triton_(?!tem_)"),
     ("attention", r"sdpa|fmha|flash|attention|cudnn::fusion"),
     ("products", r"gemm|gemv|nvjet|cutlass|xmma|cublas|triton_tem_|::\w*mm$|mkldnn::"),
-    ("elementwise", r"at::native|aten::|cub::|memcpy|memset|^_kernel"),
+    ("elementwise", r"at::native|aten::|cub::|memcpy|memset|^_fp8_"),
 )
 
 

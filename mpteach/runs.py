@@ -118,8 +118,8 @@ class Run:
         """Add a step; set `non_finite_step` where it ends the run."""
         self.seconds.append(round(seconds, 6))
         finite = math.isfinite(loss)
-        # A float32 holds no more digits.
-        self.losses.append(float(f"{loss:.7g}") if finite else None)
+        # Nine digits tell any two float32 apart.
+        self.losses.append(float(f"{loss:.9g}") if finite else None)
         if self.losses[-patience:] == [None] * patience:
             self.non_finite_step = len(self.losses) - patience + 1
 

@@ -25,21 +25,23 @@ from mpteach.runs import Settings
 from tests.small import CONFIG, CORPUS
 
 KILLS = 20
-SETTINGS = Settings(steps=5, batch=4, validation_batches=1, gradient_every=2, patience=2)
+SETTINGS = Settings(
+    steps=5, batch=4, validation_batches=1, gradient_every=2, patience=2
+)
 PACKAGE = str(ROOT / "mpteach")
 SAVE = files.write_atomically.__code__
 
 
 class Lines:
-    """Counts the lines of the package that are run; at the `last` one the process dies."""
+    """Counts the package's lines that are run; before the `last` the process dies."""
 
     def __init__(self, log: Path, last: int | None, in_saves: bool) -> None:
         self.log, self.last, self.in_saves, self.count = log, last, in_saves, 0
 
     def __call__(self, frame, event, _argument):
         code = frame.f_code
-        counted = code is SAVE if self.in_saves else code.co_filename.startswith(PACKAGE)
-        if not counted:
+        ours = code.co_filename.startswith(PACKAGE)
+        if not (code is SAVE if self.in_saves else ours):
             return None
         self.count += event == "line"
         if self.count == self.last:
@@ -55,7 +57,7 @@ def write(log: Path, line: str) -> None:
 
 
 def compare(fresh: Record, folder: Path, lines: Lines) -> None:
-    """Do what the record in `folder` lacks; log each loss, and the weights at the end."""
+    """Do what the record in `folder` lacks; log each loss, and the last weights."""
     evaluate = training.Trainer.evaluate
 
     def observed(trainer, *rest):

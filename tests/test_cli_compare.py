@@ -56,6 +56,8 @@ def test_it_prints_a_table_and_names_what_this_machine_lacks(compare, tmp_path):
         assert f"\n{name}: this cpu has no" in f"\n{said.err}"
     record = records.load(tmp_path / "out.json")
     assert record.command.startswith("mpteach compare --size dot")
+    # Nobody's folders are told.
+    assert record.command.endswith("--out out.json") and "/" not in record.command
 
 
 def test_json_is_the_record(compare, tmp_path):

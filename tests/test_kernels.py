@@ -35,7 +35,7 @@ REAL = {
     "void at_cuda_detail::cub::DeviceRadixSortOnesweepKernel<long>": "elementwise",
     "Memcpy DtoD (Device -> Device)": "elementwise",
     "Memset (Device)": "elementwise",
-    "_kernel_0": "elementwise",
+    "_fp8_cast_0": "elementwise",
     "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevKernelArgsStorage)": "other",
     "aten::addmm": "products",
     "aten::_scaled_mm": "products",

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from mpteach import course
@@ -108,5 +109,12 @@ def _status(argv: list[str] | None) -> int:
 def _run(words: list[str]) -> int:
     args = parser().parse_args(words)
     course.require_current_folder()
-    args.command_line = shlex.join(["mpteach", *words])
+    args.command_line = shlex.join(["mpteach", *map(_without_folders, words)])
     return COMMANDS[args.command].run(args)
+
+
+def _without_folders(word: str) -> str:
+    """Return `word`, of an absolute path its name: a record tells nobody's folders."""
+    option, equals, value = word.rpartition("=")
+    path = Path(value)
+    return f"{option}{equals}{path.name}" if path.is_absolute() else word

@@ -1,4 +1,4 @@
-"""Stop and resume every recipe, and swap scalers: are the runs the same to the last bit?"""
+"""Stop and resume every recipe, and swap scalers: do all bits stay the same?"""
 
 import argparse
 from pathlib import Path

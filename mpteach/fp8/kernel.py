@@ -16,7 +16,9 @@ ROW = 8192
 
 
 @triton.jit
-def _cast(x, scale, out, out_t, amax, M, N, LARGEST: tl.constexpr, T: tl.constexpr):
+def _fp8_cast(
+    x, scale, out, out_t, amax, M, N, LARGEST: tl.constexpr, T: tl.constexpr
+):
     row, column = tl.program_id(0), tl.program_id(1)
     # 64 bits: the logits of a large batch are more than 2**31.
     rows = row.to(tl.int64) * T + tl.arange(0, T)
@@ -35,7 +37,7 @@ def _cast(x, scale, out, out_t, amax, M, N, LARGEST: tl.constexpr, T: tl.constex
 
 
 @triton.jit
-def _amax(x, amax, size, T: tl.constexpr):
+def _fp8_amax(x, amax, size, T: tl.constexpr):
     places = tl.program_id(0).to(tl.int64) * T + tl.arange(0, T)
     value = tl.load(x + places, places < size, 0.0).to(tl.float32)
     tl.store(amax + tl.program_id(0), tl.max(tl.abs(value), 0))
@@ -51,7 +53,7 @@ def cast(
     out = torch.empty((rows, columns), dtype=dtype, device=x.device)
     out_t = torch.empty((columns, rows), dtype=dtype, device=x.device)
     amax = torch.empty(grid, dtype=torch.float32, device=x.device)
-    wrap_triton(_cast)[grid](
+    wrap_triton(_fp8_cast)[grid](
         x, scale, out, out_t, amax, rows, columns, largest, TILE, num_warps=8
     )
     return out, out_t, amax.amax()
@@ -62,5 +64,5 @@ def largest(x: Tensor) -> Tensor:
     """Do the work of `fp8.largest`, x contiguous."""
     grid = (triton.cdiv(x.numel(), ROW),)
     amax = torch.empty(grid, dtype=torch.float32, device=x.device)
-    wrap_triton(_amax)[grid](x, amax, x.numel(), ROW, num_warps=8)
+    wrap_triton(_fp8_amax)[grid](x, amax, x.numel(), ROW, num_warps=8)
     return amax.amax()
