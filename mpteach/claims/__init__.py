@@ -1,7 +1,7 @@
 """The statements of the notes as data: each with its check, its verdict and its cell.
 
-    claims.get("C12").verdict                  # computed when asked for
-    display(claims.Table(claims.BITS))         # statement, verdict, figure, cell
+claims.get("C12").verdict                  # computed when asked for
+display(claims.Table(claims.BITS))         # statement, verdict, figure, cell
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,20 @@ BITS, STEPS, MEMORY, SPEED = bits.CLAIMS, steps.CLAIMS, memory.CLAIMS, speed.CLA
 CLAIMS = tuple(sorted((*BITS, *STEPS, *MEMORY, *SPEED), key=lambda claim: claim.id))
 
 __all__ = [
-    *("BITS", "STEPS", "MEMORY", "SPEED", "CLAIMS", "VERDICTS", "Claim", "Finding"),
-    *("Place", "Table", "get", "chapter_of", "by_verdict", "verdict"),
+    "BITS",
+    "CLAIMS",
+    "MEMORY",
+    "SPEED",
+    "STEPS",
+    "VERDICTS",
+    "Claim",
+    "Finding",
+    "Place",
+    "Table",
+    "by_verdict",
+    "chapter_of",
+    "get",
+    "verdict",
 ]
 
 
@@ -62,8 +74,8 @@ class Table:
 
     def _row(self, claim: Claim) -> list[str]:
         places = "; ".join(_link(place) for place in claim.places)
-        verdict, figure = f"**{claim.verdict}**", claim.finding.figure
-        return [claim.id, claim.statement, verdict, figure, places]
+        said, figure = f"**{claim.verdict}**", claim.finding.figure
+        return [claim.id, claim.statement, said, figure, places]
 
 
 def _link(place: Place) -> str:

@@ -20,7 +20,7 @@ def record(name: str) -> Record:
 @cache
 def comparisons() -> dict[str, Record]:
     """Return the committed comparisons by the size of their model, the largest first."""
-    found = [record(path.stem) for path in RECORDS.glob("comparison_*.json")]
+    found = [records.load(path) for path in RECORDS.glob("comparison_*.json")]
     ordered = sorted(found, key=lambda one: weights(one.settings["size"]), reverse=True)
     return {one.settings["size"]: one for one in ordered}
 
@@ -62,9 +62,7 @@ def peak(setting: Setting) -> int:
 def rows() -> dict[Setting, dict]:
     """Return the measured training steps that fitted, by their setting."""
     found = record("memory_h200").data["rows"]
-    return {
-        Setting(**row["setting"]): row for row in found if "allocated_peak" in row
-    }
+    return {Setting(**row["setting"]): row for row in found if "allocated_peak" in row}
 
 
 def is_worse(pairs: list[float]) -> bool:

@@ -105,7 +105,7 @@ class _Log(TorchDispatchMode):
 
 
 def _of_passes(rows: list) -> dict[str, str]:
-    """Return the dtypes at the two products with the matrix: forward, and for its gradient."""
+    """Return the dtypes at the two products: with the matrix, and for its gradient."""
     for name, tensors in rows:
         if name in ("mm", "addmm") and tensors[-1][0] == (IN, OUT):
             forward = tensors

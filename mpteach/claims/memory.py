@@ -95,21 +95,24 @@ def _less_traffic() -> Finding:
 
     single = sent(flow.observe("fp32").dtypes["gradient"])
     casts = sent(flow.observe("bf16").dtypes["gradient"])
-    masters = sent(flow.observe("bf16-master").dtypes["gradient"])
+    half = flow.observe("bf16-master").dtypes["gradient"]
+    masters = sent(half)
     return Finding(
         {
             "autocast": casts < single,
             "weights in 16 bits": masters < single,
-            "gradients cast to be sent": sent("bfloat16") < single,
+            "gradients cast to be sent": sent(flow.observe("bf16").dtypes["used"])
+            < single,
         },
         "{size} weights on {processes} GPUs, sent by each: {single:.1f} MB in float32, "
-        "{casts:.1f} under autocast, {masters:.1f} with 16-bit gradients",
+        "{casts:.1f} under autocast, {masters:.1f} with gradients in {half}",
         {
             "size": SIZE,
             "processes": PROCESSES,
             "single": single / 1e6,
             "casts": casts / 1e6,
             "masters": masters / 1e6,
+            "half": half,
         },
     )
 
@@ -176,7 +179,11 @@ CLAIMS = (
         "C03",
         "The smaller memory allows a larger batch.",
         _larger_batch,
-        (Place(_COUNT, "fit-figure"), Place(_COUNT, "fit-figure-drawn")),
+        (
+            Place(_COUNT, "fit-figure"),
+            Place(_COUNT, "fit-figure-drawn"),
+            Place(_COUNT, "fit-rule"),
+        ),
         "The batch grows by what one more sequence costs less.",
     ),
     Claim(

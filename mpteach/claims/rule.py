@@ -1,4 +1,4 @@
-"""What a statement is, what its check found, and the one rule that makes a verdict of it."""
+"""A statement, what its check found, and the one rule that makes a verdict of it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -36,7 +36,10 @@ def _formats(recipe: recipes.Recipe) -> set[str]:
 def _dtypes() -> Finding:
     masters, casts = flow.observe(MASTERS), flow.observe(AUTOCAST)
     return Finding(
-        {"with master weights": _is_notes_flow(masters), "autocast": _is_notes_flow(casts)},
+        {
+            "with master weights": _is_notes_flow(masters),
+            "autocast": _is_notes_flow(casts),
+        },
         "{master}: weights {w}, gradients {g}, the optimizer's {k}; {autocast}: weights "
         "{aw}, gradients {ag}, copies in the products {au}",
         {
@@ -112,7 +115,8 @@ def step(name: str, rate: float) -> dict[str, float]:
 def _updates() -> Finding:
     taken = {rate: [step(n, rate) for n in ("float16", "bfloat16")] for rate in RATES}
     cases = {
-        f"rate {rate:g}": half["missing"] > DIGITS and brain["missing"] < half["missing"]
+        f"rate {rate:g}": half["missing"] > DIGITS
+        and brain["missing"] < half["missing"]
         for rate, (half, brain) in taken.items()
     }
     pairs, late, still = _pure_training()

@@ -1,4 +1,4 @@
-"""Figures of the notes' statements: the dtypes of recipes, a claimed range, the verdicts."""
+"""Figures of the notes' statements: dtypes of recipes, a claimed range, verdicts."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -23,7 +23,7 @@ STATIONS = {
 # Between these two the loss is multiplied by the scale, and there divided again.
 SCALED, UNSCALED = ("loss", "activation gradient"), ("gradient", "read")
 SHORT = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-# Verdicts by how much of the statement stays: dark green, light green, sand, brown, grey.
+# Green where much of a statement stays, brown where nothing does, grey for judgements.
 SHADES = {
     "true": ("#1B7837", "white"),
     "true with a scope": ("#A6DBA0", "black"),
@@ -81,14 +81,16 @@ def plot_range(
     for row, ratio in enumerate(ratios.values()):
         face = "black" if claimed[0] <= ratio <= claimed[1] else "white"
         ax.plot(ratio, row, "o", ms=10, mfc=face, mec="black", mew=1.8)
+        out = -1 if ratio < 1 else 1  # away from the line at 1
         beside = {"textcoords": "offset points", "va": "center", "size": 11}
-        ax.annotate(f"{ratio:.2f}", (ratio, row), (10, 0), **beside)
+        beside["ha"] = "right" if ratio < 1 else "left"
+        ax.annotate(f"{ratio:.2f}", (ratio, row), (10 * out, 0), **beside)
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_yticks(range(len(ratios)), labels=list(ratios))
     lowest, highest = min(ratios.values()), max(ratios.values())
-    ax.set(xlim=(lowest / 1.3, 2 * max(highest, claimed[1])))
+    ax.set(xlim=(lowest / 1.6, 2 * max(highest, claimed[1])))
     ax.set(ylim=(len(ratios) - 0.5, -0.5), xlabel="times the speed of single precision")
     return ax
 
