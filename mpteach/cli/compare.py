@@ -52,6 +52,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="shape of the model: tiny, 25M, 124M, 350M or 1.3B (25M)",
     )
+    parser.add_argument(
+        "--final-rate",
+        type=float,
+        metavar="X",
+        help="learning rate at the last step, as a share of its peak (1)",
+    )
     parser.add_argument("--device", help="cpu or cuda (cuda where there is one)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(

@@ -13,15 +13,13 @@ from mpteach.cli import compare
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments of `mpteach study`."""
-    parser.add_argument("study", metavar="NAME", help="gradients, updates, epsilon, logits, collapse or scales")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="the record"
+        "study",
+        metavar="NAME",
+        help="gradients, updates, epsilon, logits, collapse or scales",
     )
     parser.add_argument(
-        "--final-rate",
-        type=float,
-        metavar="X",
-        help="learning rate at the last step, as a share of its peak (1)",
+        "--out", type=Path, required=True, metavar="FILE", help="the record"
     )
     compare.add_training_arguments(parser)
 
