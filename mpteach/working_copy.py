@@ -4,23 +4,30 @@
 that was handed out. A copy is still the course's own, and may be replaced, while it
 hashes as one of those or is the beginning of the present edition (a copy that was cut
 short). Everything else is the student's.
+
+A process may be killed, and a student may save, between any two lines of this module.
+So an edition is noted before it is written and again once it stands, and no file is
+written over: the old one steps aside, is looked at there, and comes back if it changed.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from mpteach import editions
 from mpteach.course import NOTEBOOKS, ROOT, chapters
 from mpteach.errors import InputError
-from mpteach.files import write_atomically
+from mpteach.files import discard_parts, write_atomically
 
 WORK = ROOT / "work"
 HANDED_OUT = ".handed_out.json"
-
-# Of each chapter's file name: the SHA-256 of the editions handed out.
-Handed = dict[str, list[str]]
+# Stands in the record among the chapters, for editions on their way to the folder.
+_BEGUN = "begun"
+_PATIENCE_S = 10
 
 
 def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
@@ -36,7 +43,9 @@ def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
         place = Path(os.path.realpath(folder))
         if source.resolve() in (place, *place.parents):
             raise InputError(f"the folder was {folder}: choose one outside {source}.")
-        return _refresh(texts, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone_in(folder):
+            return _refresh(texts, folder)
     except OSError as error:
         raise InputError(
             f"cannot use {error.filename or folder} ({error.strerror}): free it or "
@@ -44,45 +53,168 @@ def refresh(source: Path = NOTEBOOKS, folder: Path = WORK) -> list[str]:
         ) from None
 
 
+def beside(copy: Path) -> Path:
+    """Return where a new edition is put that must not replace `copy`."""
+    return copy.with_suffix(".new.ipynb")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / f"{HANDED_OUT}.lock", timeout=_PATIENCE_S):
+            yield
+    except Timeout:
+        raise InputError(
+            f"another 'mpteach lab' is bringing {folder} up to date: wait for it."
+        ) from None
+
+
 def _refresh(texts: dict[str, bytes], folder: Path) -> list[str]:
-    folder.mkdir(parents=True, exist_ok=True)
     handed, sentences = _load(folder / HANDED_OUT)
     for name, text in texts.items():
-        sentences += _hand_out(folder / name, text, handed.setdefault(name, []))
-        # Saved chapter by chapter: a crash loses at most the one in hand, and that
-        # copy still equals its edition.
-        _put(folder / HANDED_OUT, json.dumps(handed, indent=1).encode())
+        sentences += _hand_out(_Chapter(folder / name, text, handed))
     return sentences
 
 
-def _hand_out(copy: Path, text: bytes, handed: list[str]) -> list[str]:
-    """Bring one chapter to `copy`, note its hash in `handed`; return what to tell."""
-    beside = copy.with_suffix(".new.ipynb")
-    known = _digest(text) in handed
-    if not _touched(copy, text, handed):
-        goal, told = copy, []
-    elif known:
+@dataclass(frozen=True)
+class _Handed:
+    """The record: of each chapter's file name, the SHA-256 of its editions."""
+
+    path: Path
+    hashes: dict[str, list[str]]
+
+    def holds(self, name: str, content: bytes) -> bool:
+        """Return whether `content` is an edition that was handed out as `name`."""
+        return _digest(content) in self.hashes.get(name, [])
+
+    def begin(self, text: bytes) -> None:
+        """Note that `text` is on its way: so a copy that a kill leaves is known."""
+        if not self.holds(_BEGUN, text):
+            self.hashes.setdefault(_BEGUN, []).append(_digest(text))
+            self.save()
+
+    def finish(self, name: str, text: bytes) -> None:
+        """Note that `text` was handed out as an edition of chapter `name`."""
+        if self.holds(name, text) and not self.holds(_BEGUN, text):
+            return
+        begun = self.hashes.get(_BEGUN, [])
+        self.hashes[_BEGUN] = [one for one in begun if one != _digest(text)]
+        if not self.holds(name, text):
+            self.hashes.setdefault(name, []).append(_digest(text))
+        self.save()
+
+    def save(self) -> None:
+        """Write the record to its file."""
+        write_atomically(self.path, json.dumps(self.hashes, indent=1).encode())
+
+
+@dataclass(frozen=True)
+class _Chapter:
+    """The copy of a chapter, the text of its present edition, and the record."""
+
+    copy: Path
+    text: bytes
+    handed: _Handed
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the present edition was handed out before."""
+        return self.handed.holds(self.copy.name, self.text)
+
+    def is_ours(self, content: bytes | None) -> bool:
+        """Return whether `content` holds nothing but what the course put there."""
+        if content is None or self.text.startswith(content):
+            return True
+        names = (self.copy.name, _BEGUN)
+        return any(self.handed.holds(name, content) for name in names)
+
+
+def _hand_out(chapter: _Chapter) -> list[str]:
+    """Bring the chapter's edition to its copy, or beside it; return what to tell."""
+    copy, new = chapter.copy, beside(chapter.copy)
+    for path in (copy, new):
+        _settle(path, chapter)
+    content = _content(copy)
+    if chapter.is_ours(content):
+        _deliver(chapter, copy)
         return []
-    elif not _touched(beside, text, handed):
-        goal = beside
-        told = [f"{copy.name} is yours now and stays; its new edition is {goal.name}."]
-    else:
+    is_sound = _is_json(content)
+    if is_sound and chapter.is_known:
+        return []
+    is_free = chapter.is_ours(_content(new))
+    if is_free:
+        _deliver(chapter, new)
+    if not is_sound:
         return [
-            f"{copy.name} has a new edition, but you changed {beside.name} too: rename "
-            "or delete that one to get it."
+            f"{copy.name} cannot be opened (it is not JSON) and stays; instead take "
+            f"{new.name}."
         ]
-    _put(goal, text)
-    if not known:
-        handed.append(_digest(text))
-    return told
+    if is_free:
+        return [f"{copy.name} is yours now and stays; its new edition is {new.name}."]
+    return [
+        f"{copy.name} has a new edition, but you changed {new.name} too: rename or "
+        "delete that one to get it."
+    ]
 
 
-def _touched(copy: Path, text: bytes, handed: list[str]) -> bool:
-    """Return whether `copy` holds anything that the course did not put there."""
-    present = _content(copy)
-    if present is None:
-        return False
-    return _digest(present) not in handed and not text.startswith(present)
+def _deliver(chapter: _Chapter, path: Path) -> None:
+    """Make `path` hold the edition, unless a student saves there at that moment."""
+    if _content(path) != chapter.text:
+        chapter.handed.begin(chapter.text)
+        _replace(path, chapter)
+    if _content(path) == chapter.text:
+        chapter.handed.finish(chapter.copy.name, chapter.text)
+
+
+def _replace(path: Path, chapter: _Chapter) -> None:
+    path, stage, aside = _places(path)
+    write_atomically(stage, chapter.text)
+    if path.exists() and not aside.exists():
+        stage.chmod(path.stat().st_mode)
+        os.replace(path, aside)
+    if chapter.is_ours(_content(aside)):
+        _move(stage, path)
+    _settle(path, chapter)
+
+
+def _settle(path: Path, chapter: _Chapter) -> None:
+    """Put back what stepped aside from `path`, or drop it where it is the course's own.
+
+    Also clears away what a kill left half-written.
+    """
+    path, stage, aside = _places(path)
+    stage.unlink(missing_ok=True)
+    discard_parts(stage)
+    if path.exists() and chapter.is_ours(_content(aside)):
+        aside.unlink(missing_ok=True)
+    if aside.exists():
+        _move(aside, path)
+    if aside.exists():
+        # Saved twice within a moment: the later save has the name, this is the earlier.
+        _move(aside, path.with_suffix(".saved.ipynb"))
+
+
+def _places(path: Path) -> tuple[Path, Path, Path]:
+    """Return the file behind any links, and the places to stage and step aside."""
+    path = Path(os.path.realpath(path))
+    hidden = f".{path.name}"
+    return path, path.with_name(f"{hidden}.stage"), path.with_name(f"{hidden}.aside")
+
+
+def _move(source: Path, target: Path) -> None:
+    """Give `source` the name `target`, unless a file has that name by now."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return
+    except OSError:
+        # A file system without links, such as a memory stick's.
+        if not target.exists():
+            os.replace(source, target)
+        return
+    source.unlink()
 
 
 def _content(path: Path) -> bytes | None:
@@ -108,30 +240,34 @@ def _digest(text: bytes) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def _load(path: Path) -> tuple[Handed, list[str]]:
+def _load(path: Path) -> tuple[_Handed, list[str]]:
     """Return what was handed out; nothing and a sentence where the file is damaged."""
+    discard_parts(path)
     present = _content(path)
-    if present is None:
-        return {}, []
-    try:
-        handed = json.loads(present)
-    except (ValueError, RecursionError):
-        handed = None
-    if _is_handed(handed):
-        return handed, []
-    return {}, [
+    hashes = {} if present is None else _from_json(present)
+    if _is_hashes(hashes):
+        return _Handed(path, hashes), []
+    handed = _Handed(path, {})
+    handed.save()
+    return handed, [
         f"{path.name} was damaged, so every chapter that differs counts as yours."
     ]
 
 
-def _is_handed(value: object) -> bool:
+def _is_hashes(value: object) -> bool:
     return isinstance(value, dict) and all(
         isinstance(hashes, list) and all(isinstance(one, str) for one in hashes)
         for hashes in value.values()
     )
 
 
-def _put(path: Path, text: bytes) -> None:
-    """Make `path` hold `text`; leave a file that does as it is."""
-    if _content(path) != text:
-        write_atomically(path, text)
+def _is_json(content: bytes) -> bool:
+    return isinstance(_from_json(content), dict)
+
+
+def _from_json(content: bytes) -> object:
+    """Return what the JSON in `content` holds, None where it is not JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None

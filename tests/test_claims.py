@@ -206,6 +206,14 @@ class TestBits:
                 float(np.nextafter(brain, ml_dtypes.bfloat16(4))) - 2.0**power < gap
             ) == (finer)
 
+    def test_both_numbers_of_the_example_stay_almost_unchanged(self, monkeypatch):
+        kept = float(ml_dtypes.bfloat16(0.001))
+        found = CLAIMS["C24"].finding.numbers
+        assert found["weight"] == pytest.approx(100 * (kept / 0.001 - 1))
+        assert CLAIMS["C24"].verdict == "true"
+        monkeypatch.setattr(bits, "ALMOST", 0.0001)
+        assert claims.verdict(bits._brain_keeps_almost().cases) == "false"
+
     def test_bytes_are_torchs(self):
         found = CLAIMS["C01"].finding.numbers
         assert found == {"half": torch.half.itemsize, "single": torch.float.itemsize}
@@ -309,7 +317,8 @@ class TestRecords:
             (name,) = [one for one in speed.ratios() if "124M" in one]
             assert name.endswith("next to TF32")
             cases = speed._speeds_up().cases
-            assert list(cases)[:2] == ["training, 124M", "forward pass, 124M"]
+            said = ("training, 124M, next to tf32", "forward pass, 124M, next to tf32")
+            assert tuple(cases)[:2] == said
             assert "25M: " in speed._throughput().figure
             assert steps._preserves_gradients().cases["range"]
         finally:
@@ -334,7 +343,7 @@ class TestRecords:
         comparisons(dead)
         assert steps._preserves_gradients().cases["range"]
 
-    def test_a_bf16_that_ends_worse_keeps_no_information(self, comparisons):
+    def test_a_bf16_that_ends_worse_is_told_and_can_be_false(self, comparisons):
         def worse(run):
             added = 1.0 if run["recipe"] == "bf16" else 0.0
             loss = run["validation_loss"]
@@ -342,8 +351,29 @@ class TestRecords:
 
         comparisons(worse)
         found = steps._preserves_gradients()
-        assert claims.verdict(found.cases) == "false" and "above fp32" in found.figure
+        assert not found.cases["as low a loss as fp32's"]
+        assert "its loss ends above that of fp32" in found.figure
+        comparisons(lambda run: {"validation_loss": 1.0 + (run["recipe"] == "bf16")})
+        assert claims.verdict(steps._preserves_gradients().cases) == "false"
         assert claims.verdict(steps._better_balance().cases, True) == "a judgement"
+
+    def test_convergence_is_better_where_float16_ends_worse(self, comparisons):
+        assert CLAIMS["C25"].finding.cases["weights and all else in 16 bits"]
+        comparisons(
+            lambda run: {"validation_loss": 1 - run["recipe"].startswith("bf16") / 2}
+        )
+        found = steps._converges()
+        assert claims.verdict(found.cases) == "true"
+        assert "its loss ends below that of fp16" in found.figure
+        comparisons(lambda run: {"validation_loss": 1.0})
+        found = steps._converges()
+        assert claims.verdict(found.cases) == "false"
+        assert found.figure.count("no difference") == 2
+        assert "fp16-pure ends with a loss" in found.figure
+
+    def test_the_one_processor_that_is_no_gpu_is_no_case(self):
+        assert speed.CPU in peaks.PROCESSORS
+        assert speed.CPU not in CLAIMS["C22"].finding.cases
 
     def test_the_largest_batch_is_the_last_that_fits(self):
         for recipe in ("fp32", "amp-bf16", "pure-bf16"):
@@ -370,8 +400,13 @@ class TestRecords:
         assert evidence.is_worse([0.1, 0.11, 0.12])
         assert not evidence.is_worse([-0.1, 0.11, 0.12])
         assert not evidence.is_worse([0.1]) and not evidence.is_worse([])
-        assert evidence.is_unresolved([-0.1, 0.11, 0.12])
-        assert not evidence.is_unresolved([]) and not evidence.is_unresolved([0.1] * 3)
+
+    def test_what_a_loss_is_next_to_another(self):
+        unresolved = "no difference from fp32 is resolved"
+        for pairs in ([], [0.5], [-0.1, 0.11, 0.12]):
+            assert steps._beside("fp32", pairs) == unresolved
+        assert "above that of fp32" in steps._beside("fp32", [0.1, 0.11, 0.12])
+        assert "below that of fp32" in steps._beside("fp32", [-0.1, -0.11, -0.12])
 
 
 SPEEDS = ("tokens_per_second", "forward_tokens_per_second")

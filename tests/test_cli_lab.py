@@ -42,7 +42,7 @@ def test_a_touched_chapter_is_named_when_its_new_edition_comes(
     tmp_path, served, capsys
 ):
     lab_says(capsys, "--copy-only", "--folder", tmp_path)
-    (tmp_path / FIRST).write_text("mine")
+    (tmp_path / FIRST).write_text('{"cells": "mine"}')
     (tmp_path / ".handed_out.json").unlink()
     status, out, _ = lab_says(capsys, "--folder", tmp_path)
     assert status == 0 and f"{FIRST} is yours now and stays" in out

@@ -13,6 +13,7 @@ from mpteach.formats import FloatFormat
 SINGLE, HALF, BRAIN = (formats.get(n) for n in ("float32", "float16", "bfloat16"))
 WEIGHT, GRADIENT = 0.001, 0.00001  # the notes' example
 CLAIMED = 0.00098  # what they say becomes of the weight
+ALMOST = 0.01  # of a number: how far "almost unchanged" goes
 SMALL, ONE, LARGE = -20, 0, 14  # powers of two, of float16's subnormals and normals
 
 
@@ -51,6 +52,7 @@ def _brain_layout() -> Finding:
         {
             "more precision for small values": bool(finer[powers < 0].all()),
             "more precision for the smallest": bool(finer[0]),
+            "a broad range": decades(BRAIN) > decades(SINGLE) / 2,
             "the bits": has_bits,
         },
         "bits as stated; {brain} significant bits, float16 {half}; the finer grid only "
@@ -85,11 +87,19 @@ def _both_reach() -> Finding:
 def _loses_at_the_ends() -> Finding:
     powers = np.array([SMALL, ONE, LARGE])
     small, one, large = 100 * worst_relative_errors(HALF, powers).max(axis=1)
+    over = HALF.max + float(HALF.ulp(HALF.max)) / 2
     return Finding(
-        {"very small values": bool(small > one), "very large ones": bool(large > one)},
+        {
+            "very small values": bool(small > one),
+            "large values that it has": bool(large > one),
+            "larger ones": math.isinf(HALF.fields(over).value),
+        },
         "worst relative error of float16 {one:.3f} % at 1, {small:.3f} % at 2^{low}, "
-        "{large:.3f} % at 2^{high}",
-        {"one": one, "small": small, "large": large, "low": SMALL, "high": LARGE},
+        "{large:.3f} % at 2^{high}; {over:g} becomes {end}",
+        {
+            **{"one": one, "small": small, "large": large, "low": SMALL, "high": LARGE},
+            **{"over": over, "end": HALF.fields(over).value},
+        },
     )
 
 
@@ -107,14 +117,14 @@ def _weight_stored() -> Finding:
     digits = Decimal(str(CLAIMED)).as_tuple().exponent
     is_so = round(float(found["value"]), -digits) == CLAIMED
     return Finding(
-        {"0.001": is_so}, "it becomes {value} (0x{code:04X}), {off:+.4f} %", found
+        {"0.001": is_so}, "it becomes {value} (0x{code:04X}), off by {off:+.4f} %", found
     )
 
 
 def _gradient_stored() -> Finding:
     found = _stored(GRADIENT, HALF)
     is_so = float(found["value"]) == GRADIENT
-    text = "it becomes {value:f} (0x{code:04X}, {kind}), {off:+.4f} %"
+    text = "it becomes {value:f} (0x{code:04X}, {kind}), off by {off:+.4f} %"
     kind = HALF.fields(GRADIENT).kind
     return Finding({"0.00001": is_so}, text, found | {"kind": kind})
 
@@ -128,12 +138,27 @@ def _brain_keeps_more() -> Finding:
     same = HALF.fields(GRADIENT).value == BRAIN.fields(GRADIENT).value
     return Finding(
         {f"{x:g}": brain < half for x, (half, brain) in off.items()},
-        "0.001 becomes {value} (0x{code:04X}), {off:+.4f} %, in float16 {half:+.4f} %; "
+        "0.001 is off by {off:+.4f} % ({value}, 0x{code:04X}), in float16 {half:+.4f} %; "
         "0.00001 becomes {same} in both",
         weight
         | {
             "half": _stored(WEIGHT, HALF)["off"],
             "same": "the same number" if same else "another number",
+        },
+    )
+
+
+def _brain_keeps_almost() -> Finding:
+    off = {x: _stored(x, BRAIN)["off"] for x in (WEIGHT, GRADIENT)}
+    return Finding(
+        {f"{x:g}": abs(one) < 100 * ALMOST for x, one in off.items()},
+        "off by {weight:+.4f} % and {gradient:+.4f} %; in float16 {half:+.4f} % and "
+        "{other:+.4f} %",
+        {
+            "weight": off[WEIGHT],
+            "gradient": off[GRADIENT],
+            "half": _stored(WEIGHT, HALF)["off"],
+            "other": _stored(GRADIENT, HALF)["off"],
         },
     )
 
@@ -161,14 +186,14 @@ CLAIMS = (
     Claim(
         "C10",
         "bfloat16 has 1 sign, 8 exponent and 7 fraction bits, and is made to keep more "
-        "precision for small values.",
+        "precision for small values, with a broad range.",
         _brain_layout,
         (Place(_READ, "precision-verdict"),),
         "bfloat16 keeps float32's range and pays with precision.",
     ),
     Claim(
         "C11",
-        "Both represent very small and very large values.",
+        "float16 and bfloat16 both represent very small and very large values.",
         _both_reach,
         (Place(_READ, "range-verdicts"), Place(_READ, "range-edges")),
         "bfloat16 reaches as far as float32. float16 does not: it has infinity and zero "
@@ -199,8 +224,14 @@ CLAIMS = (
         "C19",
         "float16 gives up precision for very small and for very large values.",
         _loses_at_the_ends,
-        (Place(_ROUND, "bound-figure"),),
+        (Place(_ROUND, "bound-figure"), Place(_READ, "range-edges")),
         "float16 loses digits among its subnormals. Up to its largest number it is as "
         "precise as at 1; beyond, it is infinite.",
+    ),
+    Claim(
+        "C24",
+        "In bfloat16 0.001 and 0.00001 stay almost unchanged.",
+        _brain_keeps_almost,
+        (Place(_ROUND, "notes-exact"),),
     ),
 )

@@ -75,9 +75,3 @@ def ends_worse(record: Record, name: str, base: str = "fp32") -> bool:
     """Say whether a recipe's runs end worse than the base's, or with no loss at all."""
     ends = [run["validation_loss"] for run in comparison.runs_of(record, name)]
     return None in ends or is_worse(comparison.differences(record, name, base))
-
-
-def is_unresolved(pairs: list[float]) -> bool:
-    """Say whether the interval of paired losses holds zero."""
-    found = differences.interval(pairs)
-    return bool(found) and found[0] <= 0 <= found[1]

@@ -15,21 +15,23 @@ FEW = {"model": "gpt2", "batch": 1, "sequence": 256, "optimizer": "adamw-foreach
 
 def _half_the_memory() -> Finding:
     large = {n: evidence.peak(Setting(**LARGE, recipe=n)) for n in _RECIPES}
-    few = {n: evidence.peak(Setting(**FEW, recipe=n)) for n in _RECIPES}
+    few = {n: evidence.peak(Setting(**FEW, recipe=n)) for n in ("fp32", "amp-bf16")}
     count = evidence.weights(SIZE)
     single, half = (
         count * stored_bytes(dtype) / MIB for dtype in ("float32", "float16")
     )
-    base, casts, pure = large.values()
+    base, casts, masters, pure = large.values()
     return Finding(
         {
             "weights stored in 16 bits": _is_half(half / single),
             "a step with everything in 16 bits": _is_half(pure / base),
             "a step under autocast": _is_half(casts / base),
+            "a step with master weights": _is_half(masters / base),
             "a step with few tokens": _is_half(few["amp-bf16"] / few["fp32"]),
         },
         "weights {single:.1f} to {half:.1f} MiB ({size}); GPT-2, {batch} x {sequence}: "
-        "{base:,.0f} MiB, autocast {casts:+.0%}, pure bfloat16 {pure:+.0%}; {few} x "
+        "{base:,.0f} MiB, autocast {casts:+.0%}, masters {masters:+.0%}, pure bfloat16 "
+        "{pure:+.0%}; {few} x "
         "{short}, foreach AdamW: {small:,.1f} MiB, autocast {same:,.1f}",
         {
             "single": single,
@@ -39,6 +41,7 @@ def _half_the_memory() -> Finding:
             "sequence": Setting(**LARGE).sequence,
             "base": base / MIB,
             "casts": casts / base - 1,
+            "masters": masters / base - 1,
             "pure": pure / base - 1,
             "few": FEW["batch"],
             "short": FEW["sequence"],
@@ -48,7 +51,7 @@ def _half_the_memory() -> Finding:
     )
 
 
-_RECIPES = ("fp32", "amp-bf16", "pure-bf16")
+_RECIPES = ("fp32", "amp-bf16", "bf16-master", "pure-bf16")
 
 
 def _is_half(ratio: float) -> bool:
@@ -66,16 +69,18 @@ def largest_batch(recipe: str, budget_bytes: int = BUDGET) -> int:
 
 
 def _larger_batch() -> Finding:
-    base, casts, pure = (largest_batch(name) for name in _RECIPES)
-    few = [evidence.peak(Setting(**FEW, recipe=name)) for name in _RECIPES]
+    base, casts, masters, pure = (largest_batch(name) for name in _RECIPES)
+    few = [evidence.peak(Setting(**FEW, recipe=name)) for name in _RECIPES[:2]]
     return Finding(
         {
             "autocast": casts > base,
+            "master weights": masters > base,
             "everything in 16 bits": pure > base,
             "autocast with few tokens": few[1] < (1 - LEAST) * few[0],
         },
         "GPT-2 in {budget:g} GB: {base} sequences in float32, {casts} under autocast "
-        "({gain:.2f} times), {pure} in pure bfloat16 ({more:.2f} times)",
+        "({gain:.2f} times), {masters} with masters, {pure} in pure bfloat16 ({more:.2f} "
+        "times); {few} x {short}, foreach AdamW: {single:,.1f} MiB, autocast {same:,.1f}",
         {
             "budget": BUDGET / 1e9,
             "base": base,
@@ -83,6 +88,11 @@ def _larger_batch() -> Finding:
             "gain": casts / base,
             "pure": pure,
             "more": pure / base,
+            "masters": masters,
+            "few": FEW["batch"],
+            "short": FEW["sequence"],
+            "single": few[0] / MIB,
+            "same": few[1] / MIB,
         },
     )
 
@@ -131,7 +141,8 @@ def _gradients_cost() -> Finding:
             "a 16-bit gradient by itself": of_one[2] < of_one[0],
         },
         "bytes a parameter with AdamW: float32 {single:g}, autocast {casts:g}, masters "
-        "{master:g} to {both:g}; the gradient alone {g:g}, {gc:g}, and {gm:g} to {gb:g}",
+        "{master:g} to {both:g}; the gradient alone {g:g}, under autocast {gc:g}, with "
+        "masters {gm:g} to {gb:g}",
         {
             "single": single.state_bytes,
             "casts": casts.state_bytes,
@@ -183,6 +194,7 @@ CLAIMS = (
             Place(_COUNT, "fit-figure"),
             Place(_COUNT, "fit-figure-drawn"),
             Place(_COUNT, "fit-rule"),
+            Place(_COUNT, "casts-small"),
         ),
         "The batch grows by what one more sequence costs less.",
     ),
@@ -195,8 +207,8 @@ CLAIMS = (
     ),
     Claim(
         "C08",
-        "Without mixed precision gradients are stored in float32, which takes far more "
-        "memory than with it.",
+        "Without mixed precision both passes store gradients in float32, which takes far "
+        "more memory than with it.",
         _gradients_cost,
         (Place(_COUNT, "state-table"),),
         "For a parameter mixed precision keeps as many bytes as float32, or more. What "
@@ -204,7 +216,7 @@ CLAIMS = (
     ),
     Claim(
         "C21",
-        "Half the bytes are half the traffic of memory.",
+        "The need for memory bandwidth is halved, and data flow faster by that.",
         _less_bandwidth,
         (Place(_HALF, "move-table"),),
         "What only moves bytes takes half of the time; what also computes gains less.",

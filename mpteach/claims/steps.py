@@ -40,12 +40,14 @@ def _dtypes() -> Finding:
             "with master weights": _is_notes_flow(masters),
             "autocast": _is_notes_flow(casts),
         },
-        "{master}: weights {w}, gradients {g}, the optimizer's {k}; {autocast}: weights "
+        "{master}: weights {w}, gradients {g}, read by the optimizer in {r}, which "
+        "keeps {k}; {autocast}: weights "
         "{aw}, gradients {ag}, copies in the products {au}",
         {
             "master": MASTERS,
             "w": masters.sizes["weights"][1],
             "g": masters.dtypes["gradient"],
+            "r": masters.dtypes["read"],
             "k": masters.dtypes["kept"],
             "autocast": AUTOCAST,
             "aw": casts.sizes["weights"][1],
@@ -119,14 +121,15 @@ def _updates() -> Finding:
         and brain["missing"] < half["missing"]
         for rate, (half, brain) in taken.items()
     }
-    pairs, late, still = _pure_training()
+    pairs, late, still, image = _pure_training()
     cases["a recorded training"] = not evidence.is_worse(pairs)
     return Finding(
         cases,
         "a step at rate {one:g} ends {half:+.3f} % off in float16, {brain:+.3f} % in "
-        "bfloat16; one at rate {tenth:g} moves them by {ulp:.0f} and {ulps:.0f} ulp; at "
-        "step {late} of a training pure bfloat16 leaves {still:.0f} % as they are, and "
-        "its loss ends {loss:+.3f} from that with masters",
+        "bfloat16; one at rate {tenth:g} moves them by {ulp:.0f} and {ulps:.0f} ulp; step "
+        "{late} of a training leaves {still:.0f} % of pure bfloat16 weights as they are "
+        "({image:.0f} % of those with masters, which do move); its "
+        "held-out loss minus that with masters: {loss:+.3f}",
         {
             "one": RATES[0],
             "half": taken[RATES[0]][0]["off"],
@@ -135,16 +138,18 @@ def _updates() -> Finding:
             "ulp": taken[RATES[1]][0]["ulps"],
             "ulps": taken[RATES[1]][1]["ulps"],
             "still": 100 * still,
+            "image": 100 * image,
             "late": late,
             "loss": statistics.fmean(pairs),
         },
     )
 
 
-def _pure_training() -> tuple[list[float], int, float]:
-    """Return pure bfloat16's losses minus those with masters, a late step, its share.
+def _pure_training() -> tuple[list[float], int, float, float]:
+    """Return pure bfloat16's losses minus those with masters, a late step, two shares.
 
-    The share is that of the weights which the step leaves as they are.
+    The shares are those of the 16-bit weights that the step leaves as they are: of pure
+    ones, and of the images of masters.
     """
     record = evidence.record("updates_25M_h200")
     runs: dict[str, dict[int, dict]] = {}
@@ -153,45 +158,82 @@ def _pure_training() -> tuple[list[float], int, float]:
     pure, base = runs["bf16-pure"], runs["bf16-master"]
     pairs = [pure[s]["validation_loss"] - base[s]["validation_loss"] for s in pure]
     late = round(LATE * record.settings["training"]["steps"])
-    seen = [run["seen"] for run in pure.values()]
-    shares = [one["shares"]["all"][one["steps"].index(late)] for one in seen]
-    return pairs, late, statistics.fmean(shares)
+
+
+    def untouched(of: dict[int, dict]) -> float:
+        seen = [run["seen"] for run in of.values()]
+        return statistics.fmean(
+            one["shares"]["all"][one["steps"].index(late)] for one in seen
+        )
+
+    return pairs, late, untouched(pure), untouched(base)
 
 
 def _preserves_gradients() -> Finding:
     record = evidence.reference()
     brain = comparison.differences(record, "bf16")
-    needs_none = bool(brain) and not evidence.ends_worse(record, "bf16")
     ends: dict[str, list[float]] = {}
     for run in evidence.record("gradients_25M_h200").data["runs"]:
         ends.setdefault(run["variant"], []).append(run["final_loss"])
     means = {variant: statistics.fmean(losses) for variant, losses in ends.items()}
     return Finding(
         {
-            "range": needs_none and evidence.ends_worse(record, "fp16-unscaled"),
+            "range": evidence.ends_worse(record, "fp16-unscaled", base="bf16"),
+            "as low a loss as fp32's": not evidence.ends_worse(record, "bf16"),
             "digits": BRAIN.fraction_bits > HALF.fraction_bits,
         },
-        "float16 ends at {unscaled:.2f} without a loss scale and at {scaled:.2f} with one, "
-        "no float16 at all at {none:.2f}; bf16 has no scale, and {said}",
+        "the loss ends at {unscaled:.2f} in float16 without a scale, at {scaled:.2f} with "
+        "one, at {none:.2f} without float16; bf16 has no scale, and {said}",
         {
             "unscaled": means["fp16-unscaled"],
             "scaled": means["nothing"],
             "none": means["tf32"],
-            "said": _beside_fp32(brain),
+            "said": _beside("fp32", brain),
         },
     )
 
 
-def _beside_fp32(pairs: list[float]) -> str:
-    if evidence.is_unresolved(pairs):
-        return "no difference from fp32 is resolved"
-    return "ends above fp32" if evidence.is_worse(pairs) else "ends below fp32"
+def _beside(base: str, pairs: list[float]) -> str:
+    ends = differences.interval(pairs)
+    if ends is None or ends[0] <= 0 <= ends[1]:
+        return f"no difference from {base} is resolved"
+    return f"its loss ends {'above' if ends[0] > 0 else 'below'} that of {base}"
+
+
+def _converges() -> Finding:
+    record = evidence.reference()
+    pairs = comparison.differences(record, "bf16", base="fp16")
+    dead = None in [
+        run["validation_loss"] for run in comparison.runs_of(record, "fp16-pure")
+    ]
+    return Finding(
+        {
+            "weights and all else in 16 bits": evidence.ends_worse(
+                record, "fp16-pure", base="bf16-pure"
+            ),
+            "autocast, float16 without a loss scale": evidence.ends_worse(
+                record, "fp16-unscaled", base="bf16"
+            ),
+            "autocast, float16 with one": _is_lower(pairs),
+        },
+        "fp16-pure {pure}; fp16-unscaled: {unscaled}; bf16: {said}",
+        {
+            "said": _beside("fp16", pairs),
+            "unscaled": _beside(
+                "bf16", comparison.differences(record, "fp16-unscaled", base="bf16")
+            ),
+            "pure": "fails" if dead else "ends with a loss",
+        },
+    )
+
+
+def _is_lower(pairs: list[float]) -> bool:
+    return evidence.is_worse([-pair for pair in pairs])
 
 
 def _better_balance() -> Finding:
     record = evidence.reference()
     pairs = comparison.differences(record, "bf16", base="fp16")
-    ends = differences.interval(pairs)
     faster = comparison.speed_up(record, "bf16", base="fp16") or 0.0
     reach = {fmt.name: decades(fmt) for fmt in (HALF, BRAIN)}
     return Finding(
@@ -200,7 +242,7 @@ def _better_balance() -> Finding:
             "precision": BRAIN.fraction_bits > HALF.fraction_bits,
             "no scale to watch": recipes.get("fp16").scale_loss
             and not recipes.get("bf16").scale_loss,
-            "a lower loss than scaled fp16": bool(ends) and ends[1] < 0,
+            "a lower loss than scaled fp16": _is_lower(pairs),
             "a faster step than scaled fp16": faster > 1,
         },
         "for it: {brain:.1f} powers of ten against {half:.1f}, and no loss scale; against "
@@ -273,5 +315,13 @@ CLAIMS = (
         (Place("train_and_compare", "recipes-list"),),
         "Mixed precision is two or more formats in one training step; which ones is a "
         "choice.",
+    ),
+    Claim(
+        "C25",
+        "bfloat16 can lead to better convergence.",
+        _converges,
+        (_DECIDE,),
+        "bfloat16 converges where float16 leaves its range. Where a loss scale keeps "
+        "float16 inside, look at the interval.",
     ),
 )

@@ -20,6 +20,7 @@ from mpteach.cli import (
     lab,
     memory,
     parity,
+    progress,
     study,
 )
 from mpteach.errors import InputError
@@ -27,6 +28,7 @@ from mpteach.errors import InputError
 COMMANDS = {
     "doctor": doctor,
     "lab": lab,
+    "progress": progress,
     "compare": compare,
     "accumulate": accumulate,
     "bench": bench,

@@ -22,12 +22,16 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mpteach.exercises.limits import TooLate, within
+
 Checker = Callable[[Any], str]
 
 _CHECKERS: dict[str, Checker] = {}
 _BROKEN: dict[str, str] = {}
-_MECHANISM = {"registry", "source"}
+_MECHANISM = {"registry", "source", "limits"}
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+# A right answer takes a tenth of a second.
+_MOST_SECONDS = 10
 _LONGEST_ID, _LONGEST_PART, _LONGEST_HINT = 40, 120, 300
 
 
@@ -65,7 +69,8 @@ def check(name: str, answer: Any) -> None:
     """Print how `answer` does in exercise `name`: one line, the same on any machine.
 
     The line says "not attempted" (None, ..., or a function that returns one of them),
-    "correct", or "not yet" with a hint. Nothing is raised, except under nbgrader, which
+    "correct", or "not yet" with a hint. A function that has not returned after 10
+    seconds is ended. Nothing is raised, except under nbgrader, which
     sets NBGRADER_EXECUTION and takes an exception for a failed test: there anything but
     "correct" raises AssertionError. Ctrl-C ends a check as it ends anything else.
     """
@@ -87,10 +92,7 @@ def _verdict(name: str, answer: Any) -> str:
 def _judged(checker: Checker, answer: Any) -> str:
     probe = _Probe(answer) if callable(answer) else None
     try:
-        _stop_early(answer, attempted=False)
-        hint = checker(probe.function if probe else answer)
-        if not isinstance(hint, str):
-            raise TypeError(f"the checker returned {hint!r} instead of a hint")
+        hint = within(_MOST_SECONDS, lambda: _hint(checker, answer, probe))
     except _Verdict as verdict:
         return str(verdict)
     except KeyboardInterrupt:
@@ -100,6 +102,14 @@ def _judged(checker: Checker, answer: Any) -> str:
         # Frees what the failed calls hold, while warnings are still swallowed.
         BaseException.with_traceback(error, None)
     return f"not yet. {_clip(hint, _LONGEST_HINT)}" if hint else "correct"
+
+
+def _hint(checker: Checker, answer: Any, probe: "_Probe | None") -> str:
+    _stop_early(answer, attempted=False)
+    hint = checker(probe.function if probe else answer)
+    if not isinstance(hint, str):
+        raise TypeError(f"the checker returned {hint!r} instead of a hint")
+    return hint
 
 
 def _stop_early(value: Any, attempted: bool) -> None:
@@ -196,14 +206,20 @@ def _call_text(function: Callable[..., Any], args: tuple, kwargs: dict) -> str:
 
 def _hint_of(error: BaseException, answer: Any, probe: _Probe | None) -> str:
     kind = type(answer).__name__
+    called = probe.call if probe and probe.call else ""
+    if isinstance(error, TooLate):
+        return (
+            f"{called or 'Your answer'} was still running after {_MOST_SECONDS} "
+            "seconds: look for a loop that never ends."
+        )
     if not probe and _text(error) == f"'{kind}' object is not callable":
         return f"an answer of type {kind} is no function: give the function itself."
-    if not (probe and probe.call):
+    if not called:
         given = f"an answer of type {kind}"
     elif error is probe.raised:
-        return f"{probe.call} raised {_what(error)}."
+        return f"{called} raised {_what(error)}."
     else:
-        given = f"what {probe.call} returns"
+        given = f"what {called} returns"
     return f"{given} cannot be used here ({_what(error)})."
 
 
