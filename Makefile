@@ -22,10 +22,10 @@ ifneq ($(shell .venv/bin/python -c "" 2>/dev/null && cat $(BUILT) 2>/dev/null),$
 .PHONY: $(BUILT)
 endif
 
-.PHONY: help lab edit test exhaustive notebooks bench clean
+.PHONY: help lab edit lecture test test-all exhaustive notebooks slides site bench clean
 
 help: ## list the targets (this is what a bare make does)
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 lab: $(BUILT) ## open the course: your own copy of the chapters, in work/
 	@$(MPTEACH) lab
@@ -33,9 +33,15 @@ lab: $(BUILT) ## open the course: your own copy of the chapters, in work/
 edit: $(BUILT) ## open the chapters themselves, solutions included, in notebooks/
 	@$(MPTEACH) lab --edit
 
+lecture: $(BUILT) ## open your copy with type that a back row can read
+	@$(MPTEACH) lab --lecture
+
 test: $(BUILT) ## run everything that must hold: unit tests and every notebook
 	@$(PINNED) .venv/bin/python -m pytest tests notebooks static/template.ipynb \
 		$(NOTEBOOK_GATE) -n 2 --dist loadfile
+
+test-all: .venv/extra-site .venv/extra-slides ## drive all pages and slides in Chromium
+	@$(PINNED) .venv/bin/python -m pytest tests -m browser
 
 exhaustive: $(BUILT) ## round all 2^32 float32 numbers, trace all measured steps (15 minutes)
 	@$(PINNED) .venv/bin/python -m tests.exhaustive
@@ -43,11 +49,20 @@ exhaustive: $(BUILT) ## round all 2^32 float32 numbers, trace all measured steps
 notebooks: $(BUILT) ## run every notebook again and store it in canonical form
 	@$(PINNED) .venv/bin/python -m mpteach.editions
 
+slides: .venv/extra-slides ## build a deck a chapter, to be shown offline, in build/slides
+	@.venv/bin/python -m mpteach.slides
+
+site: .venv/extra-site ## build the book of all chapters, to be read offline, in build/site
+	@.venv/bin/python -m mpteach.site
+
 bench: $(BUILT) ## measure how fast the course rounds, beside other libraries
 	@$(MPTEACH) bench rounding
 
 clean: ## remove the environment and what was built (never work/)
 	rm -rf .venv build
+
+.venv/extra-%: $(BUILT)
+	@.venv/bin/python -m mpteach.install $*
 
 $(BUILT): pyproject.toml constraints.txt
 	@right=; for python in $(PYTHONS); do \

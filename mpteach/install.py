@@ -3,6 +3,9 @@
 It needs the standard library alone. One line a step goes to the screen, pip's own words
 to `build/install.log`. The environment counts as built once `.venv/built` exists; it
 holds the folder it was built in, so that a moved folder is set up again.
+
+`python -m mpteach.install EXTRA` adds what an extra of pyproject.toml needs to an
+environment that is built, and notes that in `.venv/extra-EXTRA`.
 """
 
 import os
@@ -73,6 +76,17 @@ def build() -> None:
     _pip("--no-build-isolation", *REQUIREMENT)
     STAMP.write_text(f"{Path.cwd()}\n")
     _say("Done.")
+
+
+def add(extra: str) -> None:
+    """Install what the extra `extra` needs into the environment that `build` made.
+
+    Raises InputError with pip's reason when it fails.
+    """
+    LOG.parent.mkdir(exist_ok=True)
+    _say(f"Installing what make {extra} needs: this happens once.")
+    _pip("--no-build-isolation", "-c", "constraints.txt", "-e", f".[{extra}]")
+    (ENVIRONMENT / f"extra-{extra}").touch()
 
 
 def _create() -> None:
@@ -160,10 +174,13 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
-    """Build the environment; return 0, 2 on a failure or 130 when interrupted."""
+def main(extras: list[str]) -> int:
+    """Build the environment or add extras; return 0, 2 on a failure, 130 on Ctrl-C."""
     try:
-        build()
+        for extra in extras:
+            add(extra)
+        if not extras:
+            build()
     except InputError as error:
         print(f"mpteach: {error}", file=sys.stderr)
         return 2
@@ -183,4 +200,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -37,14 +37,35 @@ def only_largest(gradients):
     return 2.0 ** math.floor(math.log2(65504 / np.abs(gradients).max()))
 
 
-def lost_share(gradients, scale):
-    scaled = np.abs(gradients * scale)
-    return np.sum((scaled > 0) & (scaled <= 2.0**-25)) / np.sum(gradients != 0)
+def whole_step(parts, factors):
+    return sum(parts.values()) / new_time(parts, factors)
 
 
-def share_below(gradients, scale, limit):
-    scaled = np.abs(gradients * scale)
-    return np.sum((scaled > 0) & (scaled < limit)) / np.sum(gradients != 0)
+def new_time(parts, factors):
+    return sum(ms / factors.get(part, 1) for part, ms in parts.items())
+
+
+def by_shares(parts, factors):
+    """Amdahl's law as it is in print, a share at a time."""
+    whole = sum(parts.values())
+    shares = {part: ms / whole for part, ms in parts.items()}
+    saved = sum(shares[part] * (1 - 1 / factor) for part, factor in factors.items())
+    return 1 / (1 - saved)
+
+
+def only_changed(parts, factors):
+    own = {part: parts[part] for part in factors}
+    return whole_step(own, factors) if own else 1.0
+
+
+def rest_forgotten(parts, factors):
+    own = {part: parts[part] for part in factors}
+    return sum(parts.values()) / new_time(own, factors) if own else 1.0
+
+
+def weighted(parts, factors):
+    faster = sum(ms * factors.get(part, 1) for part, ms in parts.items())
+    return faster / sum(parts.values())
 
 
 def half_width(values, factor):
@@ -53,7 +74,7 @@ def half_width(values, factor):
 
 RIGHT = {
     "08-1": [lambda base, own: statistics.median(own) / statistics.median(base)],
-    "08-2": [lost_share, lambda g, s: np.mean(np.float16(g[g != 0] * s) == 0)],
+    "08-2": [whole_step, by_shares],
     "08-3": [half_width, lambda v, f: f * (np.std(v, ddof=1) / len(v) ** 0.5)],
     "08-4": [smallest_scale, by_formula],
 }
@@ -72,16 +93,15 @@ WRONG = {
         (lambda b, o: [y / x for x, y in zip(b, o)], "cannot be used"),
     ],
     "08-2": [
-        (lambda g, s: 100 * lost_share(g, s), "between 0 and 1"),
-        (
-            lambda g, s: lost_share(g, s) * np.count_nonzero(g) / g.size,
-            "other than zero",
-        ),
-        (lambda g, s: np.mean(np.float16(g * s) == 0), "zero before is not lost"),
-        (lambda g, s: share_below(g, s, 2.0**-24), "to which side"),
-        (lambda g, s: share_below(g, s, 2.0**-14), "not zero"),
-        (lambda g, s: lost_share(g, 1.0), "by hand"),
-        (lambda g, s: 1 - lost_share(g, s), "by hand"),
+        (lambda p, f: 1 / whole_step(p, f), "above 1"),
+        (new_time, "new time in ms"),
+        (lambda p, f: whole_step(p, f) - 1, "counts the old step"),
+        (weighted, "do not add up"),
+        (only_changed, "take their time as well"),
+        (rest_forgotten, "still there"),
+        (lambda p, f: statistics.fmean(f.values()) if f else 1.0, "how long it takes"),
+        (lambda p, f: max(f.values(), default=1.0), "by hand"),
+        (lambda p, f: sum(p.values()), "by hand"),
     ],
     "08-3": [
         (lambda v, f: f * statistics.stdev(v), "one seed"),
@@ -107,7 +127,7 @@ WRONG = {
 # What a hint must not say: the answer, as a number or as the code of a solution.
 ANSWERS = {
     "08-1": ["median", "middle"],
-    "08-2": ["!= 0", "nonzero"],
+    "08-2": [".get(", "ms /"],
     "08-3": ["sqrt", "ddof=1"],
     "08-4": ["2.0**", "for k"],
 }

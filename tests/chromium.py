@@ -32,11 +32,12 @@ SLOW_MS = 60_000
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Browser]:
-    """Yield a headless Chromium; skip the test where none is installed."""
+def browser(needed: bool = False) -> Iterator[Browser]:
+    """Yield a headless Chromium; where none is installed, skip the test, or fail it."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip(f"no browser ({', '.join(NAMES)}): install chromium to run this.")
+        give_up = pytest.fail if needed else pytest.skip
+        give_up(f"no browser ({', '.join(NAMES)}): install chromium to run this.")
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=FLAGS)
         try:

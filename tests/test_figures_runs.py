@@ -59,11 +59,23 @@ def test_lines_that_end_together_share_a_label(record, ax):
 
 
 def test_every_seed_is_a_dot_and_the_interval_a_bar(record, ax):
-    figures.plot_differences(record, ax, {"bf16": (-0.01, 0.02)})
+    figures.plot_differences(record, ax, {"bf16": (-0.01, 0.02)}, spread=0.03)
     bar, dots, _ = ax.get_lines()
     assert list(bar.get_xdata()) == [-0.01, 0.02]
     assert list(dots.get_xdata()) == comparison.differences(record, "bf16")
     assert [label.get_text() for label in ax.get_yticklabels()] == ["bf16"]
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((-0.03, 0.06))
+
+
+def test_a_difference_that_is_far_off_is_written(record, ax):
+    far = {"bf16": (-0.01, 0.02), "fp16-unscaled": (1.2, 1.4), "fp16": (-3.0, -1.0)}
+    figures.plot_differences(record, ax, far, "tf32", widest=0.1)
+    assert [text.get_text() for text in ax.texts] == ["+1.30 \u2192", "\u2190 -2.00"]
+    assert len(ax.get_lines()) == 3 and ax.get_xlim() == pytest.approx((-0.105, 0.105))
+    dots = ax.get_lines()[1]
+    assert list(dots.get_xdata()) == comparison.differences(record, "bf16", "tf32")
+    assert "tf32's" in ax.get_xlabel()
 
 
 def test_bars_carry_their_values(ax):
@@ -71,14 +83,6 @@ def test_bars_carry_their_values(ax):
     assert [bar.get_width() for bar in ax.patches] == [1.0, 4.0]
     assert [text.get_text() for text in ax.texts] == ["1.00", "4.00"]
     assert ax.get_xlim()[1] > 4.0 and ax.yaxis_inverted()
-
-
-def test_gradient_shares_are_medians_in_percent(record, ax):
-    figures.plot_gradient_shares(record, ax, ["fp16-unscaled"])
-    zeros = next(line for line in ax.get_lines() if line.get_label().endswith("zero"))
-    runs = comparison.runs_of(record, "fp16-unscaled")
-    last = np.median([100 * run["gradients"][-1]["zero"] for run in runs])
-    assert zeros.get_ydata()[-1] == pytest.approx(last) and zeros.get_xdata()[-1] == 400
 
 
 def test_the_overview_leaves_out_what_has_no_curve(record):

@@ -112,7 +112,7 @@ def test_ci_is_make_test_after_an_attempt_to_install_the_browser(
 
 
 @pytest.mark.parametrize(
-    "target", ["lab", "edit", "test", "exhaustive", "notebooks", "bench"]
+    "target", ["lab", "edit", "lecture", "test", "exhaustive", "notebooks", "bench"]
 )
 def test_each_door_builds_the_environment_first_and_only_once(clone, target):
     assert "-m mpteach.install" in make(clone, "-n", target).stdout

@@ -10,8 +10,12 @@ from pathlib import Path
 
 from mpteach import course, working_copy
 from mpteach.errors import InputError
+from mpteach.files import write_atomically
 
 JUPYTER = course.ROOT / "static" / "jupyter"
+# JupyterLab's settings for a lecture, and where a lecturer's own changes to them stay.
+LECTURE = course.ROOT / "static" / "lecture"
+LECTURE_SETTINGS = course.ROOT / "build" / "lecture"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=_folder, help="where your copy is (work/)")
     parser.add_argument(
         "--edit", action="store_true", help="open notebooks/ itself instead"
+    )
+    parser.add_argument(
+        "--lecture",
+        action="store_true",
+        help="with type that a back row can read",
     )
     parser.add_argument(
         "--copy-only",
@@ -35,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the copy up to date and serve it until Ctrl-C; return 0."""
+    if args.lecture and args.copy_only:
+        raise InputError("--lecture opens JupyterLab: leave out --copy-only.")
     if args.edit and (args.folder or args.copy_only):
         raise InputError("--edit opens notebooks/: leave out --folder and --copy-only.")
     if not 1 <= args.port <= 65535:
@@ -52,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     if args.copy_only:
         print(f"The chapters are in {folder}.")
         return 0
+    if args.lecture:
+        _use_lecture_settings()
     print(f"Opening {folder} in JupyterLab. Ctrl-C twice stops it.", flush=True)
     _serve(folder, args.port, args.no_browser)
     return 0
@@ -63,6 +76,19 @@ def _folder(text: str) -> Path:
             f"was {text!r}: name a folder, or leave it out"
         )
     return Path(text)
+
+
+def _use_lecture_settings() -> None:
+    """Let JupyterLab take its settings from a folder of their own.
+
+    Everyday settings stay as they are, and so do changes made in an earlier lecture.
+    """
+    for path in filter(Path.is_file, LECTURE.rglob("*")):
+        mine = LECTURE_SETTINGS / path.relative_to(LECTURE)
+        if not mine.exists():
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(mine, path.read_bytes())
+    os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(LECTURE_SETTINGS)
 
 
 def _serve(folder: Path, port: int, no_browser: bool) -> None:

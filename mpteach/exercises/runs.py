@@ -38,33 +38,49 @@ def _speed_up(answer: Callable) -> str:
 
 
 @exercise("08-2")
-def _lost_share(answer: Callable) -> str:
-    tiny = 2.0**-24
-    gradients = np.array([0.0, 1, 5, 9, -tiny / 2, 0.7 * tiny, 3 * tiny, -tiny / 2**10])
-    for scale in (1.0, 4.0, 2.0**12):
-        found, sizes = answer(gradients, scale), np.abs(gradients * scale)
-        gone = (sizes > 0) & (sizes <= tiny / 2)
-        present = np.count_nonzero(gradients)
-        if math.isclose(found, gone.sum() / present, abs_tol=1e-9):
-            continue
-        if math.isclose(found, 100 * gone.sum() / present, abs_tol=1e-6):
-            return "A share lies between 0 and 1."
-        if math.isclose(found, gone.mean(), abs_tol=1e-9):
-            return (
-                "The share is of the gradients other than zero: what do you divide by?"
-            )
-        if math.isclose(found, (sizes <= tiny / 2).mean(), abs_tol=1e-9):
-            return "A gradient that was zero before is not lost."
-        if math.isclose(found, ((sizes > 0) & (sizes < tiny)).sum() / present):
-            return (
-                "A number just under the smallest subnormal is rounded: to which side?"
-            )
-        if math.isclose(found, ((sizes > 0) & (sizes < 2.0**-14)).sum() / present):
-            return "A subnormal is small, but it is not zero."
-        return (
-            f"Try scale {scale:g} on {np.array2string(gradients, precision=2)} by hand."
-        )
+def _whole_step(answer: Callable) -> str:
+    parts = {"products": 60.0, "attention": 10.0, "rest": 30.0}
+    cases = [
+        (parts, {"products": 2.0, "attention": 4.0}),
+        (parts, {}),
+        ({"products": 3.0, "rest": 5.0}, {"products": 4.0, "rest": 0.5}),
+        ({"products": 8.0}, {"products": 2.0}),
+    ]
+    for times, factors in cases:
+        found = answer(dict(times), dict(factors))
+        hint = _step_hint(found, times, factors)
+        if hint:
+            return hint
     return ""
+
+
+def _step_hint(found: float, times: dict, factors: dict) -> str:
+    before = sum(times.values())
+    after = sum(ms / factors.get(part, 1) for part, ms in times.items())
+    changed = [part for part in times if part in factors]
+    if math.isclose(found, before / after, rel_tol=1e-6):
+        return ""
+    wrong = {
+        after / before: "A step that takes less time must get a number above 1.",
+        after: "That is the new time in ms: how many times as fast is it?",
+        before / after
+        - 1: "That is the gain; 'times as fast' counts the old step as 1.",
+        sum(ms * factors.get(part, 1) for part, ms in times.items()) / before: (
+            "Factors of speed do not add up. What does add up, part by part?"
+        ),
+    }
+    if changed:
+        kept = sum(times[part] / factors[part] for part in changed)
+        own = sum(times[part] for part in changed)
+        wrong |= {
+            own / kept: "The parts that stay as they are take their time as well.",
+            before / kept: "After the change the other parts are still there.",
+            statistics.fmean(factors.values()): "A part counts by how long it takes.",
+        }
+    for value, hint in wrong.items():
+        if math.isclose(found, value, rel_tol=1e-6):
+            return hint
+    return f"Try it by hand on {times} and {factors}: how long is the step afterwards?"
 
 
 @exercise("08-3")
@@ -134,7 +150,7 @@ def _smallest_scale(answer: Callable) -> str:
 
 
 def _reference_scale(gradients: np.ndarray) -> float:
-    scales = (2.0**k for k in range(0, 41))
+    scales = (2.0**k for k in range(41))
     return next((scale for scale in scales if _kept(gradients, scale)), 0)
 
 

@@ -1,5 +1,7 @@
 """Figures of a comparison: one function an idea, a record in, Axes out."""
 
+import math
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -54,16 +56,37 @@ def plot_losses(record: Record, ax: Axes, names: list[str]) -> Axes:
     return ax
 
 
-def plot_differences(record: Record, ax: Axes, intervals: dict[str, tuple]) -> Axes:
-    """Held-out loss minus fp32's: a dot for each seed, a bar for the interval (low, high)."""
+def plot_differences(
+    record: Record,
+    ax: Axes,
+    intervals: dict[str, tuple[float, float]],
+    base: str = "fp32",
+    spread: float = 0.0,
+    widest: float = math.inf,
+) -> Axes:
+    """Held-out loss minus the base's: a dot for each seed, a bar for the interval.
+
+    `intervals` are (low, high) in nats. Grey is the `spread` that seeds alone make. A
+    recipe beyond `widest` gets its middle in figures, at the edge.
+    """
+    ax.axvspan(-spread, spread, color="0.92", lw=0)
     for row, (name, (low, high)) in enumerate(intervals.items()):
-        values = comparison.differences(record, name)
+        if max(-low, high) > widest:
+            middle = (low + high) / 2
+            side = "right" if middle > 0 else "left"
+            x, said = math.copysign(widest, middle), f"{middle:+.2f}"
+            said = f"{said} \u2192" if middle > 0 else f"\u2190 {said}"
+            ax.text(x, row, said, ha=side, va="center", color=color_of(name))
+            continue
+        values = comparison.differences(record, name, base)
         ax.plot([low, high], [row, row], color=color_of(name), lw=6, alpha=0.35)
         ax.plot(values, [row] * len(values), "o", color=color_of(name), ms=6)
     ax.axvline(0, color="0.3", lw=1)
     ax.set_yticks(range(len(intervals)), labels=list(intervals))
     ax.set_ylim(len(intervals) - 0.5, -0.5)
-    ax.set_xlabel("held-out loss minus fp32's (nats a byte), a dot for each seed")
+    if math.isfinite(widest):
+        ax.set_xlim(-1.05 * widest, 1.05 * widest)
+    ax.set_xlabel(f"held-out loss minus {base}'s (nats), a dot for each seed")
     return ax
 
 
@@ -82,24 +105,6 @@ def plot_bars(
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
     ax.set_xlim(right=1.12 * max(values.values()))
-    return ax
-
-
-def plot_gradient_shares(record: Record, ax: Axes, names: list[str]) -> Axes:
-    """Shares of gradients by step, median over seeds: exact zeros, and under fp16's normals."""
-    for name in names:
-        runs = comparison.runs_of(record, name)
-        steps = [row["step"] for row in runs[0]["gradients"]]
-        for key, marker in (("below_normal", "o"), ("zero", "x")):
-            table = [[100 * row[key] for row in run["gradients"]] for run in runs]
-            middle = np.median(table, axis=0)
-            label = f"{name}: {'zero' if key == 'zero' else 'below normal'}"
-            line = "-" if key == "below_normal" else "--"
-            ax.plot(
-                steps, middle, line, marker=marker, color=color_of(name), label=label
-            )
-    ax.set(xlabel="step", ylabel="share of gradients (%)")
-    ax.legend(frameon=False)
     return ax
 
 
