@@ -1,7 +1,7 @@
 """The book of all chapters as web pages: `make site` builds it in `build/site`.
 
-Each chapter becomes one page: speaker notes and hidden tests go, a solution waits behind
-a click, pictures carry their alternative texts. Nothing on a page needs a network.
+Each chapter becomes one page: speaker notes and hidden tests go, a solution waits
+behind a click, pictures carry their texts. Nothing on a page needs a network.
 """
 
 import copy
@@ -100,8 +100,8 @@ def readme_pages(
 ) -> dict[str, str]:
     """Return the pages in MyST that show the README, by file name.
 
-    The first page has the opening, the chapters, the syllabus and the licence, the second
-    everything else: how to run the course. `titles` holds each chapter's by its name.
+    The first page has the opening, the chapters, the syllabus and the licence, the
+    second all else: how to run the course. `titles` holds each chapter's by its name.
     Raises InputError where the README lacks a section of the first page.
     """
     opening, *sections = re.split(r"^(?=## )", readme, flags=re.MULTILINE)
@@ -140,7 +140,7 @@ def write_sources(folder: Path) -> int:
 
 
 def build(out: Path = OUT) -> int:
-    """Build the book in the folder `out`, in place of an older one; return its chapters.
+    """Build the book in `out`, in place of an older one; return how many chapters.
 
     Raises InputError, and leaves `out` as it was, at the first warning, where Sphinx is
     not installed, and where `out` holds something else than a book.
@@ -161,7 +161,7 @@ def build(out: Path = OUT) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Build the book in the folder named, or in build/site; return 2 where it failed."""
+    """Build the book in the folder named, or in build/site; return 2 if it failed."""
     out = Path(arguments[0]) if arguments else OUT
     try:
         count = build(out)
@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> int:
 def _shown(
     cell: dict[str, Any], number: str, files: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what the page has for `cell`: nothing, the cell, or it and what folds it."""
+    """Yield what the page has for `cell`: nothing, or it and what folds it."""
     if cell["metadata"].get("slideshow", {}).get("slide_type") == "notes":
         return
     marks = cell["metadata"].get("nbgrader", {})
@@ -209,8 +209,8 @@ def _prepare_code(cell: dict[str, Any], number: str) -> None:
     if alts:
         if len(alts) > 1 or not alts[0]:
             raise InputError(
-                f"cell {cell['id']} of chapter {number} shows {len(alts)} pictures: show "
-                "one a cell, with style.show and a text for who cannot see it."
+                f"cell {cell['id']} of chapter {number} shows {len(alts)} pictures: "
+                "show one a cell, with style.show and a text for who cannot see it."
             )
         cell["metadata"]["mystnb"] = {"image": {"alt": alts[0]}}
 

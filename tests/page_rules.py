@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from playwright.sync_api import Page
 
-# Roles of what a reader operates or looks at; a screen reader says no more than the name.
+# Roles of what a reader operates or looks at: a screen reader says their names.
 NAMED_ROLES = {
     "button",
     "checkbox",
@@ -20,7 +20,8 @@ OVERFLOWS = """
 () => {
   const root = document.documentElement;
   return root.scrollWidth > root.clientWidth
-    ? [`the page is ${root.scrollWidth} px wide in a window of ${root.clientWidth}`] : [];
+    ? [`the page is ${root.scrollWidth} px wide in a window of ${root.clientWidth}`]
+    : [];
 }
 """
 WITHOUT_ALT = """
@@ -62,7 +63,8 @@ PALE = """
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let text = walker.nextNode(); text; text = walker.nextNode()) {
     const node = text.parentElement;
-    if (!text.data.trim() || !node.checkVisibility({visibilityProperty: true})) continue;
+    if (!text.data.trim()) continue;
+    if (!node.checkVisibility({visibilityProperty: true})) continue;
     if (node.closest("script, style, noscript, svg, mjx-assistive-mml")) continue;
     const style = getComputedStyle(node);
     const under = ground(node);
@@ -80,7 +82,7 @@ PALE = """
 
 
 def breaches(page: Page) -> Iterator[str]:
-    """Yield what is wrong with the page shown: width, pictures, maths, names, contrast."""
+    """Yield what is wrong with the page: width, pictures, maths, names, contrast."""
     for rule in (OVERFLOWS, WITHOUT_ALT, NOT_TYPESET, PALE):
         yield from page.evaluate(rule)
     yield from _nameless(page)
@@ -96,4 +98,5 @@ def _nameless(page: Page) -> Iterator[str]:
             described = session.send(
                 "DOM.describeNode", {"backendNodeId": node["backendDOMNodeId"]}
             )["node"]
-            yield f"a {role} without a name: {described['nodeName']} {described.get('attributes')}"
+            about = described["nodeName"], described.get("attributes")
+            yield f"a {role} without a name: {about}"

@@ -262,6 +262,26 @@ def test_large_downloads_are_named_and_small_ones_are_not(fake_pip, capsys):
     assert install.STAMP.read_text() == f"{Path.cwd()}\n"
 
 
+def test_an_extra_is_added_once_and_again_after_a_new_environment(clone, fake_pip):
+    fake_pip(f'echo "$*" >>"{clone}/pip.log"')
+    assert install.main(["site"]) == 0
+    (line,) = (clone / "pip.log").read_text().splitlines()
+    assert line.endswith("--no-build-isolation -c constraints.txt -e .[site]")
+    (clone / ".venv" / "built").write_text(f"{clone}\n")
+    added = clone / ".venv" / "extra-site"
+    os.utime(added, ns=(added.stat().st_mtime_ns + 10**10,) * 2)
+    assert "mpteach.install" not in make(clone, "-n", "site").stdout
+    added.unlink()
+    assert "mpteach.install site" in make(clone, "-n", "site").stdout
+
+
+def test_an_extra_that_pip_refuses_does_not_count_as_added(clone, fake_pip, capsys):
+    fake_pip("echo 'ERROR: something new.'; exit 1")
+    assert install.main(["site"]) == 2
+    assert capsys.readouterr().err.startswith("mpteach: pip failed: something new, ")
+    assert not (clone / ".venv" / "extra-site").exists()
+
+
 def test_a_folder_that_cannot_be_written_is_one_sentence(clone):
     (clone / "build").write_text("a file in the place of a folder")
     (sentence,) = said(make(clone, "lab", f"PYTHON={REAL}"))

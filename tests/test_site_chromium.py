@@ -21,7 +21,10 @@ pytestmark = pytest.mark.browser
 CHAPTERS = [chapter.name for chapter in chapters()]
 PAGES = ["index", *CHAPTERS, "run", "search"]
 # A desk and a phone; each theme is shown in both widths.
-WINDOWS = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+WINDOWS = {
+    "desk": {"width": 1280, "height": 900},
+    "phone": {"width": 390, "height": 844},
+}
 TYPESET = "() => !window.MathJax || (window.MathJax.startup?.promise ?? false)"
 STILL = "() => document.getAnimations().every((one) => one.playState !== 'running')"
 
@@ -46,7 +49,7 @@ def chromium():
 
 @contextlib.contextmanager
 def opened(chromium, address: str, **settings) -> Iterator[Page]:
-    """Yield the page, all of it loaded; at the end nothing was asked for or complained."""
+    """Yield the page, loaded; at the end nothing was asked for, nothing complained."""
     asked: list[str] = []
     said: list[str] = []
     with page(chromium, offline=True, **settings) as tab:
@@ -102,7 +105,8 @@ def test_the_search_finds_a_word_and_leads_to_it(chromium, book):
         tab.keyboard.press("Enter")
         tab.wait_for_url("**/search.html?q=subnormal")
         found = tab.locator("#search-results li a")
-        expect(found.filter(has_text="What is in a float’s bits?").first).to_be_visible()
+        bits = found.filter(has_text="What is in a float’s bits?")
+        expect(bits.first).to_be_visible()
         found.first.click()
         expect(tab.locator("article h1")).to_be_visible()
     with opened(chromium, (book / "search.html").as_uri() + "?q=zebra") as tab:
