@@ -113,7 +113,7 @@ def has_memory(tensor: Any) -> bool:
     """
     try:
         return tensor.untyped_storage().device == tensor.device
-    except (RuntimeError, NotImplementedError):
+    except RuntimeError:
         return False
 
 

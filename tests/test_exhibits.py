@@ -16,13 +16,7 @@ from tests.small import CORPUS
 CONFIG = gpt.GPTConfig(layers=2, heads=2, hidden=32, sequence=16)
 SETTINGS = Settings(steps=12, batch=4, warmup_steps=2, validation_batches=1)
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(study, variant, settings=SETTINGS):

@@ -16,13 +16,7 @@ from mpteach.loss_scaling import GradScaler, StaticScaler
 TORCH = torch.amp.GradScaler
 INF, NAN = float("inf"), float("nan")
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_ten_thousand_steps_have_the_bits_of_torch():

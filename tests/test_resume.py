@@ -22,13 +22,7 @@ SCALER = partial(torch.amp.GradScaler, init_scale=2.0**24, growth_interval=3)
 # One that float16 can hold: with its own, fp16-pure has one finite loss.
 EPS = 1e-4
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -12,13 +12,7 @@ from mpteach import gpt, recipes, training
 from mpteach.data import windows
 from tests.small import CONFIG, CORPUS, SETTINGS
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def fresh_model(seed=0):

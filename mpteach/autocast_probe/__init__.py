@@ -18,7 +18,7 @@ from mpteach.errors import InputError
 from mpteach.inputs import shown
 
 HALVES = (torch.bfloat16, torch.float16)
-REFUSALS = (RuntimeError, ValueError)  # NotImplementedError is a RuntimeError
+REFUSALS = (RuntimeError, ValueError)
 
 
 def probe(
