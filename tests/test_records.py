@@ -150,4 +150,7 @@ def test_a_crash_while_writing_leaves_the_old_file(path, monkeypatch):
 def test_every_record_of_the_course_is_valid():
     for path in records.RECORDS.glob("*.json"):
         record = records.load(path)
-        assert record.machine["gpu"] and record.seeds
+        # The name says where it ran; no record names a folder of somebody's machine.
+        where = "cpu" if record.machine["gpu"] is None else "h200"
+        assert path.stem.endswith(f"_{where}") and record.seeds
+        assert not any(word.startswith("/") for word in record.command.split())
