@@ -120,7 +120,10 @@
     if (node.matches("ul, ol")) return halvesOf(node, node);
     if (!node.matches("div, section")) return [node];
     const inner = [...node.children];
-    return inner.length === 1 ? parts(inner[0]) : glued(inner);
+    const pieces = inner.length === 1 ? parts(inner[0]) : glued(inner);
+    // The parts of an output are still one: nobody is to take them for prose.
+    if (node.matches(".rich")) pieces.forEach((piece) => piece.classList.add("rich"));
+    return pieces;
   }
 
   // Headings, and sentences that end in a colon, stay with what follows them.
