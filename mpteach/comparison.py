@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -94,6 +94,26 @@ def run(
         record = record.with_data(record.seeds, data)
         record.save(path)
     return record
+
+
+def join(record: Record, other: Record) -> Record:
+    """Return `record` with the runs of `other`, which was begun alike; names both commands.
+
+    Raises InputError where both hold the same run.
+    """
+    mine, theirs = record.data["runs"], other.data["runs"]
+    held = {(run["recipe"], run["seed"]) for run in mine}
+    for run in theirs:
+        if (run["recipe"], run["seed"]) in held:
+            raise InputError(
+                f"both records hold {run['recipe']} with seed {run['seed']}: join records "
+                "of different seeds or recipes."
+            )
+    lacking = record.data["unavailable"] | other.data["unavailable"]
+    data = {"runs": [*mine, *theirs], "unavailable": lacking}
+    joined = record.with_data(sorted({*record.seeds, *other.seeds}), data)
+    commands = [*record.command.split(" && "), *other.command.split(" && ")]
+    return replace(joined, command=" && ".join(dict.fromkeys(commands)))
 
 
 def checkpoint_path(path: Path) -> Path:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mpteach import hardware
+from mpteach import compiling, hardware
 from mpteach.checkpoints import Checkpoint
 from mpteach.data import Batches, Corpus, windows
 from mpteach.gpt import GPT
@@ -33,11 +33,10 @@ class Trainer:
         recipe.prepare(model)
         self.optimizer = (make_optimizer or recipe.make_optimizer)(model, settings)
         self.scaler = make_scaler(self.device, enabled=recipe.scale_loss)
+        if settings.compiled:
+            compiling.allow_many_precisions()
         parts = {"blocks": [*model.blocks, model.head], "whole": [model]}
         for one in parts.get(settings.compiled, ()):
-            # Each recipe compiles the same code; at its limit torch would run uncompiled.
-            torch._dynamo.config.recompile_limit = 64
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
             one.compile(dynamic=False)
         by = settings.compiled and torch.compile(cross_entropy, dynamic=False)
         self.loss_of = by or cross_entropy

@@ -310,3 +310,41 @@ def test_the_help_names_every_size(capsys):
         cli.main(["compare", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert all(f"{size}" in said for size in set(gpt.SIZES) - {"dot"})
+
+
+def test_parts_made_side_by_side_are_joined(compare, tmp_path):
+    compare("--recipes", "fp32", "bf16", "--seeds", "3", out="whole.json")
+    compare("--recipes", "fp32", "bf16", "--seeds", "2", out="a.json")
+    compare("--recipes", "fp32", "bf16", "--first-seed", "2", out="b.json")
+    join = ["--join", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    status, said = compare("--recipes", "fp32", "bf16", "--seeds", "3", *join)
+    assert status == 0 and "bf16 against fp32, 3 seeds" in said.out
+    whole, joined = (records.load(tmp_path / f"{name}.json") for name in ("whole", "out"))
+    losses = [
+        {(run["recipe"], run["seed"]): run["losses"] for run in record.data["runs"]}
+        for record in (whole, joined)
+    ]
+    assert losses[0] == losses[1] and len(losses[1]) == 6
+    assert joined.seeds == [0, 1, 2] and joined.command.count("mpteach compare") == 3
+    assert records.load(tmp_path / "a.json").seeds == [0, 1]
+
+
+def test_a_run_that_both_parts_hold_is_refused_and_both_are_kept(compare, tmp_path):
+    compare("--recipes", "fp32", out="a.json")
+    compare("--recipes", "fp32")
+    before = (tmp_path / "out.json").read_bytes()
+    refused(
+        compare("--join", str(tmp_path / "a.json")),
+        "both records hold fp32 with seed 0: join records of different seeds or recipes",
+    )
+    assert (tmp_path / "out.json").read_bytes() == before
+
+
+def test_what_is_no_part_of_this_comparison_is_not_joined(compare, tmp_path):
+    compare("--recipes", "fp32", "--steps", "3", out="a.json")
+    refused(
+        compare("--join", str(tmp_path / "a.json")),
+        "a.json was begun with training",
+    )
+    refused(compare("--join", str(tmp_path / "none.json")), "there is no record")
+    assert not (tmp_path / "out.json").exists()

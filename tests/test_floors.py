@@ -35,6 +35,7 @@ FLOORS = {
         "gpt",
         "runs",
         "meters",
+        "compiling",
         "training",
         "training_speed",
         "checkpoints",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch._functorch.config
 from torch import nn
 from torch.nn import functional as F
 
@@ -219,6 +220,17 @@ def test_tf32_is_put_back_even_after_an_error():
     with pytest.raises(KeyboardInterrupt):
         run("tf32", on_step=stop)
     assert seen == ["high"] and torch.get_float32_matmul_precision() == before
+
+
+# What torch imports to compile warns of itself.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_graphs_are_not_kept_where_torch_takes_two_precisions_for_one():
+    with torch._functorch.config.patch(enable_autograd_cache=True):
+        training.Trainer(fresh_model(), recipes.get("fp32"), SETTINGS)
+        assert torch._functorch.config.enable_autograd_cache
+        settings = replace(SETTINGS, compiled="blocks")
+        training.Trainer(fresh_model(), recipes.get("fp32"), settings)
+        assert not torch._functorch.config.enable_autograd_cache
 
 
 # What torch imports to compile warns of itself.

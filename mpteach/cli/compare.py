@@ -34,13 +34,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="what torch.compile gets on a GPU: blocks or whole (nothing)",
     )
+    parser.add_argument(
+        "--first-seed", type=int, default=0, metavar="N", help="count seeds from here (0)"
+    )
+    parser.add_argument(
+        "--join",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="first take in the runs of other parts of this comparison, made side by side",
+    )
     add_training_arguments(parser)
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments that every command shares which trains models."""
     parser.add_argument(
-        "--seeds", type=int, default=3, metavar="N", help="seeds 0 to N-1 (3)"
+        "--seeds", type=int, default=3, metavar="N", help="how many seeds (3)"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps a run (400)")
     parser.add_argument(
@@ -74,30 +85,45 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run what the record lacks; return 0 when it is complete, 130 when interrupted."""
     # Loading torch takes a second: `mpteach --help` should not.
-    from mpteach import comparison, recipes, runs
+    from mpteach import comparison, recipes, records, runs
 
     every = args.checkpoint_every
     runs.require_count("checkpoint_every", every, lowest=0)
+    runs.require_count("first_seed", args.first_seed, lowest=0)
     names = [recipes.get(name).name for name in args.recipes or recipes.RECIPES]
     size, settings, corpus, device = asked(args)
     fresh = comparison.begin(size, settings, corpus, device, args.command_line)
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     with files.only_writer(args.out):
-        finished = _complete(fresh, names, range(args.seeds), corpus, args.out, every)
+        record = _joined(records.resume(fresh, args.out), fresh, args)
+        finished = _complete(record, names, seeds, corpus, args.out, every)
     if finished:
         print(args.out.read_text() if args.json else _report(args.out))
     return 0 if finished else 130
 
 
+def _joined(record, fresh, args: argparse.Namespace):
+    """Return `record` with the runs of the records to join, saved."""
+    from mpteach import comparison, records
+
+    for path in args.join:
+        if not path.exists():
+            raise InputError(f"there is no record {str(path)!r} to join: check the name.")
+        record = comparison.join(record, records.resume(fresh, path))
+        record.save(args.out)
+    return record
+
+
 def _complete(
-    fresh, names: list[str], seeds: range, corpus, out: Path, checkpoint_every: int
+    record, names: list[str], seeds: range, corpus, out: Path, checkpoint_every: int
 ) -> bool:
     """Do what the record in `out` lacks; return False where Ctrl-C ended it."""
     from tqdm import tqdm
 
-    from mpteach import comparison, records
+    from mpteach import comparison
 
-    record, steps = records.resume(fresh, out), fresh.settings["training"]["steps"]
-    _name_the_unavailable(names, fresh.settings["device"])
+    steps = record.settings["training"]["steps"]
+    _name_the_unavailable(names, record.settings["device"])
     todo = comparison.missing(record, names, seeds)
     bar = tqdm(total=len(todo) * steps, unit="step", disable=not todo)
 
