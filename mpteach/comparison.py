@@ -1,5 +1,6 @@
 """Many runs, one record: each recipe with the same model, text and seeds."""
 
+import gc
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mpteach import checkpoints, files, gpt, recipes, records, training
+from mpteach import checkpoints, files, gpt, hardware, recipes, records, training
 from mpteach.checkpoints import Checkpoint
 from mpteach.data import Corpus
 from mpteach.errors import InputError
@@ -37,6 +38,7 @@ def begin(
             f"compiled was {settings.compiled!r}, which needs a GPU: leave --compile out."
         )
     _require_vocabulary(corpus, size)
+    _require_memory(size, settings.batch, device)
     # A text that is too short is told now, not in the first run.
     corpus.split("cpu", gpt.config(size).sequence)
     shared = {
@@ -77,10 +79,15 @@ def run(
     """
     device = record.settings["device"]
     finished = {(run["recipe"], run["seed"]) for run in record.data["runs"]}
-    files.discard_parts(path)
-    checkpoints.tidy(checkpoint_path(path), finished)
+    in_progress = checkpoint_path(path)
+    for one in (path, in_progress):
+        files.discard_parts(one)
+    if checkpoint_every or in_progress.exists():
+        # Told now: the first save may be an hour away, and a pipe would be waited for.
+        files.require_writable(in_progress)
+    checkpoints.tidy(in_progress, finished)
     for seed, name in missing(record, names, seeds):
-        kept = _checkpoint(record, name, seed, checkpoint_path(path), checkpoint_every)
+        kept = _checkpoint(record, name, seed, in_progress, checkpoint_every)
         done = _one_run(record, name, seed, corpus, on_step, kept)
         data = {**record.data, "runs": [*record.data["runs"], asdict(done)]}
         record = record.with_data(sorted({*record.seeds, seed}), data)
@@ -99,9 +106,11 @@ def run(
 def join(record: Record, other: Record) -> Record:
     """Return `record` with the runs of `other`, which was begun alike; names both commands.
 
-    Raises InputError where both hold the same run.
+    A run that was joined before is passed over. Raises InputError where both hold runs
+    of one recipe and seed that are not the same.
     """
-    mine, theirs = record.data["runs"], other.data["runs"]
+    mine = record.data["runs"]
+    theirs = [run for run in other.data["runs"] if run not in mine]
     held = {(run["recipe"], run["seed"]) for run in mine}
     for run in theirs:
         if (run["recipe"], run["seed"]) in held:
@@ -109,10 +118,12 @@ def join(record: Record, other: Record) -> Record:
                 f"both records hold {run['recipe']} with seed {run['seed']}: join records "
                 "of different seeds or recipes."
             )
+    if not theirs:
+        return record
     lacking = record.data["unavailable"] | other.data["unavailable"]
     data = {"runs": [*mine, *theirs], "unavailable": lacking}
     joined = record.with_data(sorted({*record.seeds, *other.seeds}), data)
-    commands = [*record.command.split(" && "), *other.command.split(" && ")]
+    commands = [*records.commands(record), *records.commands(other)]
     return replace(joined, command=" && ".join(dict.fromkeys(commands)))
 
 
@@ -199,6 +210,8 @@ def _one_run(
     kept: Checkpoint,
 ) -> Run:
     settings = Settings(**record.settings["training"])
+    # A model refers to itself: until it is collected, it counts in the next one's peak.
+    gc.collect()
     torch.manual_seed(seed)
     model = gpt.GPT(gpt.GPTConfig(**record.settings["model"]))
     try:
@@ -235,6 +248,24 @@ def _require_vocabulary(corpus: Corpus, size: str) -> None:
         f"{corpus.name!r} holds the id {largest}, and size {size!r} has ids below {held}: "
         f"choose {' or '.join(fitting) or 'a tokenizer of fewer ids'}."
     )
+
+
+def _require_memory(size: str, batch: int, device: str) -> None:
+    """A GPU says when its memory is full; on a CPU the system may end the process."""
+    shape, free = gpt.config(size), None
+    with torch.device("meta"):
+        model = gpt.GPT(shape)
+    if device == "cpu":
+        free = hardware.free_memory_bytes()
+    # Weights, gradients and AdamW's two means; the logits and their gradient.
+    needed = 16 * sum(one.numel() for one in model.parameters())
+    needed += 8 * batch * shape.sequence * shape.vocabulary
+    if free is not None and needed > free:
+        raise InputError(
+            f"size {size} with batch {batch} needs at least {needed / 2**30:,.1f} GiB of "
+            f"memory and {free / 2**30:,.1f} GiB are free: lower --batch or take a "
+            "smaller --size."
+        )
 
 
 def _require_device(device: str) -> None:

@@ -1,9 +1,9 @@
 """Which recipe to train in on which GPU: decided from the committed records alone.
 
-A recipe is *right* where a comparison bounds its held-out loss to within the spread that
+A recipe is *right* where a comparison bounds its held-out loss to within the band that
 seeds alone make, and no comparison resolves it worse than that. Among the right ones
 that a GPU has products for, the fastest is taken, if it was faster than the record's
-base in every pair that was timed. Speeds and peaks are those of the records' GPU; what
+base in every pair that was timed; of several as fast, one without a loss scale. Speeds and peaks are those of the records' GPU; what
 another GPU has in hardware, and what it promises, is its datasheet's.
 """
 
@@ -78,19 +78,19 @@ class Choice:
     source: Source
 
 
-def spread(record: Record) -> float:
-    """Return the standard deviation over seeds of the base's held-out loss, in nats."""
+def band(record: Record) -> float:
+    """Return how far apart the seeds put the base's held-out loss: worst less best, nats."""
     runs = comparison.runs_of(record, differences.base_of(record))
     losses = [run["validation_loss"] for run in runs]
     known = [loss for loss in losses if loss is not None]
-    return statistics.stdev(known) if len(known) > 1 else 0.0
+    return max(known) - min(known) if known else 0.0
 
 
 def verdict(record: Record, name: str) -> str:
     """Return what `record` says of the held-out loss of a recipe beside the base.
 
     "fails": a seed ended without a loss. "right": at 95 % its difference to the base is
-    no more than `spread`. "worse": it is above 0 and may be more. "open": neither.
+    no more than `band`. "worse": it is above 0 and may be more. "open": neither.
     """
     ends = [run["validation_loss"] for run in comparison.runs_of(record, name)]
     if not ends or None in ends:
@@ -102,7 +102,7 @@ def verdict(record: Record, name: str) -> str:
     if found is None:
         return OPEN
     low, high = found
-    if high <= spread(record):
+    if high <= band(record):
         return RIGHT
     return WORSE if low > 0 else OPEN
 
@@ -171,7 +171,7 @@ def _timed(name: str, record: Record) -> list[Source]:
         memory = {
             key: row["peak_bytes"] for key, row in own.items() if row["peak_bytes"]
         }
-        gpu = record.machine["gpu"]
+        gpu = evidence.gpu_of(record)
         found.append(Source(name, size, "bf16", gpu, speeds, memory))
     return found
 
@@ -185,7 +185,7 @@ def _compared(record: Record) -> Source:
             speeds[name] = (min(ratios), statistics.median(ratios), max(ratios))
         peak = comparison.median_of(record, name, "peak_allocated_bytes")
         memory |= {name: peak} if peak else {}
-    gpu = record.machine["gpu"]
+    gpu = evidence.gpu_of(record)
     return Source(f"comparison of {size}", size, base, gpu, speeds, memory)
 
 
@@ -230,17 +230,22 @@ def nearest(size: str, gpu: Processor) -> Source | None:
 
 
 def fastest(source: Source, gpu: Processor) -> str:
-    """Return the right recipe with the highest median of speed, or the base.
+    """Return the fastest right recipe, or the base.
 
     One counts that was faster than the base in every pair, and whose products `gpu`
-    promises to be faster than in float32.
+    promises to be faster than in float32. The highest median wins; but one whose best
+    pair reached it, and that has no loss scale to watch, is taken before one that has.
     """
     faster = [
         name
         for name in eligible(source, gpu)
         if source.speeds[name][0] > 1 and promised(name, gpu) > 1
     ]
-    return max(faster, key=lambda name: source.speeds[name][1], default=source.base)
+    median = {name: source.speeds[name][1] for name in faster}
+    top = max(median.values(), default=0.0)
+    level = [name for name in faster if source.speeds[name][2] >= top]
+    unscaled = [name for name in level if not recipes.get(name).scale_loss]
+    return max(unscaled or level, key=median.get, default=source.base)
 
 
 def smallest(source: Source, gpu: Processor) -> str:
@@ -327,7 +332,7 @@ class Table:
             f"{rates} x float32",
             saved if one.saved else f"`{one.smallest}`",
             f"{loss.sentence} ({loss.record})",
-            f"{one.source.record} ({one.source.gpu.split()[-1]})",
+            f"{one.source.record} ({one.source.gpu})",
         )
 
 
@@ -346,19 +351,3 @@ def predicted_peak(
         shape, IN_MEMORY[name], optimizer, batch=batch, sequence=model.sequence
     )
     return account.requested_peak
-
-
-def ratios_to(base: str) -> dict[str, dict[str, float]]:
-    """Return by recipe and size the speed as times `base`'s, where a source has both.
-
-    Of several sources of a size the first of `sources` counts.
-    """
-    found: dict[str, dict[str, float]] = {}
-    for source in sources():
-        if base not in source.speeds:
-            continue
-        (_, unit, _) = source.speeds[base]
-        for name, (_, middle, _) in source.speeds.items():
-            if name != base:
-                found.setdefault(name, {}).setdefault(source.size, middle / unit)
-    return {name: found[name] for name in recipes.RECIPES if name in found}

@@ -59,7 +59,7 @@ def test_lines_that_end_together_share_a_label(record, ax):
 
 
 def test_every_seed_is_a_dot_and_the_interval_a_bar(record, ax):
-    figures.plot_differences(record, ax, {"bf16": (-0.01, 0.02)}, spread=0.03)
+    figures.plot_differences(record, ax, {"bf16": (-0.01, 0.02)}, band=0.03)
     bar, dots, _ = ax.get_lines()
     assert list(bar.get_xdata()) == [-0.01, 0.02]
     assert list(dots.get_xdata()) == comparison.differences(record, "bf16")

@@ -1,5 +1,6 @@
 """What the claims are judged by: the records of the course, each read once."""
 
+from collections.abc import Mapping
 from functools import cache
 
 import torch
@@ -7,6 +8,7 @@ import torch
 from mpteach import ceilings, comparison, differences, gpt, records
 from mpteach.course import RECORDS
 from mpteach.errors import require
+from mpteach.hardware import peaks
 from mpteach.memory.cases import Setting
 from mpteach.records import Record
 
@@ -19,16 +21,38 @@ def record(name: str) -> Record:
 
 @cache
 def comparisons() -> dict[str, Record]:
-    """Return the committed comparisons by the size of their model, the largest first."""
-    found = [records.load(path) for path in RECORDS.glob("comparison_*.json")]
-    ordered = sorted(found, key=lambda one: weights(one.settings["size"]), reverse=True)
-    return {one.settings["size"]: one for one in ordered}
+    """Return the committed comparisons by the size of their model, the largest first.
+
+    Of several of one size that of the longest training counts.
+    """
+    return _by_size(_committed())
 
 
-def reference() -> Record:
-    """Return the comparison of the largest model that was also trained in fp32."""
+@cache
+def uncompiled() -> dict[str, Record]:
+    """Return the comparisons as `comparisons` does, of those that torch did not compile."""
+    plain = [one for one in _committed() if not one.settings["training"].get("compiled")]
+    return _by_size(plain)
+
+
+def _committed() -> list[Record]:
+    return [records.load(path) for path in RECORDS.glob("comparison_*.json")]
+
+
+def _by_size(found: list[Record]) -> dict[str, Record]:
+    found.sort(key=lambda one: one.settings["training"]["steps"])
+    found.sort(key=lambda one: weights(one.settings["size"]), reverse=True)
+    return {one.settings["size"]: one for one in found}
+
+
+def reference(compared: Mapping[str, Record] | None = None) -> Record:
+    """Return the comparison of the largest model that was also trained in fp32.
+
+    `compared` are the records to choose from, `comparisons()` unless given.
+    """
+    compared = comparisons() if compared is None else compared
     with_fp32 = (
-        one for one in comparisons().values() if "fp32" in comparison.recipes_in(one)
+        one for one in compared.values() if "fp32" in comparison.recipes_in(one)
     )
     found = next(with_fp32, None)
     require(found, "no comparison_*.json has fp32 runs: let mpteach compare make one.")
@@ -41,6 +65,12 @@ def weights(size: str) -> int:
     with torch.device("meta"):  # all shapes, no numbers
         model = gpt.GPT(gpt.config(size))
     return sum(weight.numel() for weight in model.parameters())
+
+
+def gpu_of(record: Record) -> str:
+    """Return the GPU of a record by its name in the course's list, or its driver's."""
+    name = record.machine["gpu"]
+    return next((known for known in peaks.PROCESSORS if known in name), name)
 
 
 def seconds(operation: str, dtype: str, size: int) -> float:

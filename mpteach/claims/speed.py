@@ -25,19 +25,15 @@ def ratios() -> dict[str, float]:
         / evidence.seconds("product", "float16", PRODUCT)
         for dtype in ("float32", "tfloat32")
     }
-    gpu = evidence.record("ceilings_h200").machine["gpu"].split()[-1]
+    gpu = evidence.gpu_of(evidence.record("ceilings_h200"))
     found[f"{gpu}, large product, next to float32"] = product["float32"]
     found[f"{gpu}, large product, next to TF32"] = product["tfloat32"]
-    for size, record in evidence.comparisons().items():
+    for size, record in evidence.uncompiled().items():
         for base, said in (("fp32", "float32"), ("tf32", "TF32")):
             ratio = comparison.speed_up(record, "fp16", base)
             if ratio is not None:
-                found[f"{_gpu(record)}, training {size}, next to {said}"] = ratio
+                found[f"{evidence.gpu_of(record)}, training {size}, next to {said}"] = ratio
     return found
-
-
-def _gpu(record: Record) -> str:
-    return record.machine["gpu"].split()[-1]
 
 
 def is_within(ratio: float) -> bool:
@@ -48,7 +44,7 @@ def is_within(ratio: float) -> bool:
 def _throughput() -> Finding:
     found = ratios()
     promised, single, tf32, *_ = found.values()
-    record = evidence.reference()
+    record = evidence.reference(evidence.uncompiled())
     steps = [comparison.speed_up(record, "fp16", base) for base in ("fp32", "tf32")]
     return Finding(
         {name: is_within(ratio) for name, ratio in found.items()},
@@ -58,7 +54,7 @@ def _throughput() -> Finding:
         {
             "then": THEN,
             "promised": promised,
-            "gpu": _gpu(evidence.record("ceilings_h200")),
+            "gpu": evidence.gpu_of(evidence.record("ceilings_h200")),
             "n": PRODUCT,
             "single": single,
             "tf32": tf32,
@@ -72,7 +68,7 @@ def _throughput() -> Finding:
 def _speeds_up() -> Finding:
     found = {
         size: one
-        for size, one in evidence.comparisons().items()
+        for size, one in evidence.uncompiled().items()
         if "fp16" in comparison.recipes_in(one)
     }
     cases = {
@@ -80,7 +76,7 @@ def _speeds_up() -> Finding:
         for size, one in found.items()
         for said, key in (("training", TRAINING), ("forward pass", FORWARD))
     }
-    record, small = evidence.reference(), list(found.values())[-1]
+    record, small = evidence.reference(evidence.uncompiled()), list(found.values())[-1]
     return Finding(
         cases,
         "fp16 next to fp32, {size}: {training:.2f} times in training, {forward:.2f} "

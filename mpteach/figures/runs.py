@@ -61,15 +61,15 @@ def plot_differences(
     ax: Axes,
     intervals: dict[str, tuple[float, float]],
     base: str = "fp32",
-    spread: float = 0.0,
+    band: float = 0.0,
     widest: float = math.inf,
 ) -> Axes:
     """Held-out loss minus the base's: a dot for each seed, a bar for the interval.
 
-    `intervals` are (low, high) in nats. Grey is the `spread` that seeds alone make. A
+    `intervals` are (low, high) in nats. Grey is the `band` that seeds alone make. A
     recipe beyond `widest` gets its middle in figures, at the edge.
     """
-    ax.axvspan(-spread, spread, color="0.92", lw=0)
+    ax.axvspan(-band, band, color="0.92", lw=0)
     for row, (name, (low, high)) in enumerate(intervals.items()):
         if max(-low, high) > widest:
             middle = (low + high) / 2
