@@ -36,7 +36,13 @@ _HIDDEN_TESTS = re.compile(
     r"^[ \t]*### BEGIN HIDDEN TESTS\n.*?^[ \t]*### END HIDDEN TESTS(?:\n|\Z)",
     re.MULTILINE | re.DOTALL,
 )
-_SOLUTION_EDGE = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION(?:\n|\Z)", re.MULTILINE)
+# With the edges goes a stub such as "answer = ..." that stands before a solution.
+_SOLUTION_EDGE = re.compile(
+    r"^(?:\w+ = \.\.\.\n(?=### BEGIN))?[ \t]*### (?:BEGIN|END) SOLUTION(?:\n|\Z)",
+    re.MULTILINE,
+)
+# What Jupyter stores of a widget such as a VBox says nothing to who cannot run it.
+_WIDGET = re.compile(r"[A-Z]\w+\(children=\(")
 _SETTINGS = {
     "project": "mpteach",
     "author": "the authors of mpteach",
@@ -61,6 +67,7 @@ _SETTINGS = {
     },
     "html_static_path": ["theme"],
     "html_css_files": ["site.css"],
+    "html_js_files": ["site.js"],
     "html_context": {"default_mode": "auto"},
     "html_copy_source": False,
     "html_use_index": False,
@@ -132,8 +139,8 @@ def write_sources(folder: Path) -> int:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, text in readme_pages(readme, course, titles).items():
         (folder / name).write_text(text, encoding="utf-8")
-    for path in ("static/readme.png", "theme/site.css"):
-        (folder / path).parent.mkdir()
+    for path in ("static/readme.png", "theme/site.css", "theme/site.js"):
+        (folder / path).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / "static" / Path(path).name, folder / path)
     shutil.copy(_mathjax(), folder / "theme" / "mathjax.js")
     return len(course)
@@ -199,6 +206,7 @@ def _shown(
 
 def _prepare_code(cell: dict[str, Any], number: str) -> None:
     cell["source"] = _SOLUTION_EDGE.sub("", _HIDDEN_TESTS.sub("", cell["source"]))
+    cell["outputs"] = [one for one in cell["outputs"] if not _is_dead_widget(one)]
     alts = []
     for output in cell["outputs"]:
         data = output.get("data", {})
@@ -213,6 +221,11 @@ def _prepare_code(cell: dict[str, Any], number: str) -> None:
                 "show one a cell, with style.show and a text for who cannot see it."
             )
         cell["metadata"]["mystnb"] = {"image": {"alt": alts[0]}}
+
+
+def _is_dead_widget(output: dict[str, Any]) -> bool:
+    data = output.get("data", {})
+    return list(data) == ["text/plain"] and bool(_WIDGET.match(data["text/plain"]))
 
 
 def _linked(text: str, number: str, files: Mapping[str, str]) -> str:

@@ -46,12 +46,12 @@ def test_a_touched_chapter_is_named_when_its_new_edition_comes(
     (tmp_path / ".handed_out.json").unlink()
     status, out, _ = lab_says(capsys, "--folder", tmp_path)
     assert status == 0 and f"{FIRST} is yours now and stays" in out
-    assert served == [(tmp_path, 8888, False)]
+    assert served == [(tmp_path, 8888, False, "lab")]
 
 
 def test_edit_opens_the_chapters_themselves(served, capsys):
     assert lab_says(capsys, "--edit", "--no-browser", "--port", 9000)[0] == 0
-    assert served == [(NOTEBOOKS, 9000, True)]
+    assert served == [(NOTEBOOKS, 9000, True, "lab")]
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ SIZES = """
 
 @pytest.mark.browser
 def test_a_cell_run_in_front_of_the_class_is_legible(lecture):
-    with browser(needed=True) as chromium, page(chromium) as tab:
+    with browser() as chromium, page(chromium) as tab:
         tab.set_viewport_size({"width": 1280, "height": 720})
         tab.goto(lecture)
         cell = tab.locator(".jp-CodeCell").first
@@ -104,8 +104,10 @@ def test_a_cell_run_in_front_of_the_class_is_legible(lecture):
         tab.get_by_text("| Idle").wait_for(timeout=SLOW_MS)
         cell.locator(".cm-content").click()
         tab.keyboard.press("Control+A")
-        tab.keyboard.type("print('seen from the back')")
+        tab.keyboard.type("print('seen from the back')".ljust(87, "#") + "|")
         tab.keyboard.press("Control+Enter")
         tab.get_by_text("seen from the back", exact=True).last.wait_for(timeout=SLOW_MS)
         sizes = tab.evaluate(SIZES)
+        box = cell.locator(".cm-scroller")
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
     assert all(found and min(found) >= 18 for found in sizes.values()), sizes

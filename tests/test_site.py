@@ -75,6 +75,30 @@ def test_a_solution_is_folded_and_has_lost_its_marks():
     assert (kept, end) == ("def f(x):\n    return x\n", "</details>")
 
 
+def test_a_stub_goes_where_the_solution_follows_it():
+    stub = "n = ...\n### BEGIN SOLUTION\nn = 7\n### END SOLUTION"
+    other = "m = ...\nk = 1\n### BEGIN SOLUTION\nk = 2\n### END SOLUTION"
+    assert sources(code("a", stub), code("b", other))[1::2] == [
+        "n = 7\n",
+        "m = ...\nk = 1\nk = 2\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "stays"),
+    [
+        ("VBox(children=(Text(value='conv'), HTML(value='<pre>", False),
+        ("GPT(children=[1])", True),
+        ("16", True),
+    ],
+)
+def test_a_widget_that_needs_a_kernel_is_left_out(shown, stays):
+    data = {"text/plain": shown}
+    output = {"output_type": "display_data", "data": data, "metadata": {}}
+    (_, cell) = page_of(code("a", "display(box)", output))
+    assert len(cell["outputs"]) == stays
+
+
 def test_a_written_answer_is_folded_too():
     answer = text("answer", "It depends.", nbgrader={"solution": True, "grade": True})
     assert sources(answer)[1:] == [site._FOLD, "It depends.", "</details>"]

@@ -43,7 +43,7 @@ def book(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browser(needed=True) as started:
+    with browser() as started:
         yield started
 
 
@@ -125,6 +125,9 @@ def test_a_widget_answers_and_follows_the_theme(chromium, book):
         tab.get_by_role("button", name="Color mode").click()
         tab.get_by_role("button", name="Dark").click()
         expect(root).to_have_css("background-color", "rgb(22, 24, 29)")
+        # No pale frame of the theme's around it.
+        holder = tab.locator(".text_html:has(.mpteach-bit-explorer)").first
+        expect(holder).to_have_css("background-color", "rgba(0, 0, 0, 0)")
 
 
 def test_on_a_phone_the_chapters_are_behind_a_button(chromium, book):
@@ -135,6 +138,22 @@ def test_on_a_phone_the_chapters_are_behind_a_button(chromium, book):
         tab.locator("button.primary-toggle:visible").click()
         entry.click()
         expect(tab.locator("article h1")).to_contain_text("What do 16 bits buy?")
+
+
+def test_a_formula_keeps_the_sign_behind_it(chromium, book):
+    address = (book / "01_read_the_bits.html").as_uri()
+    with opened(chromium, address, viewport=WINDOWS["phone"]) as tab:
+        held = tab.locator("span:has(> .math:first-child)")
+        expect(held.first).to_have_css("white-space", "nowrap")
+        gaps = held.evaluate_all(
+            """all => all.map((one) => {
+              const range = document.createRange();
+              range.selectNode(one.lastChild);
+              const formula = one.firstElementChild.getBoundingClientRect();
+              return range.getBoundingClientRect().left - formula.right;
+            })"""
+        )
+        assert len(gaps) > 5 and all(-1 < gap < 1 for gap in gaps)
 
 
 class Addresses(HTMLParser):

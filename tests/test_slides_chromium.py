@@ -27,7 +27,7 @@ PLACE = "JSON.stringify([Reveal.getIndices().h, Reveal.getIndices().v])"
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browser(needed=True) as started:
+    with browser() as started:
         yield started
 
 
@@ -179,6 +179,84 @@ def test_whatever_is_too_long_goes_on_to_the_next_slide(chromium, tmp_path):
     assert words(after, ".page p, .page li") == words(before, "main p, main li")
     heads = [one.select("th") for one in after.select("table")]
     assert len(heads) > 2 and all(heads)
+
+
+def bodies(tab: Page) -> list[str]:
+    texts = "all => all.map(one => one.innerText)"
+    return tab.locator(".page .body").evaluate_all(texts)
+
+
+def test_one_long_line_makes_nothing_else_small(chromium, tmp_path):
+    long = "  said: " + "word " * 25 + "--option 3"
+    lines = stream(f"short\n{long}\n")
+    with shown(chromium, monster(tmp_path, code("x = 1", lines)), []) as tab:
+        assert faults(tab) == []
+        size = "all => all.map(one => parseFloat(getComputedStyle(one).fontSize))"
+        assert tab.locator(".body pre").evaluate_all(size) == [26, 18]
+        # It goes on a little to the right of where it began, and words stay whole.
+        boxes = tab.locator(".long .word").evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect()).map("
+            "box => [box.top, box.left, box.height])"
+        )
+        first, *others = boxes
+        lower = [left for top, left, _ in others if top > first[0] + 5]
+        assert lower and first[1] + 15 < min(lower) < first[1] + 30
+        assert all(height < 30 for _, _, height in boxes)
+
+
+def test_a_sentence_that_ends_in_a_colon_is_not_left_behind(chromium, tmp_path):
+    full = "\n\n".join(f"Paragraph {n}. " + "word " * 40 for n in range(3))
+    deck = monster(tmp_path, prose(full), prose("This is how:"), code("x = 1\n" * 12))
+    nb = editions.read(tmp_path / "00_monster.ipynb")
+    for cell in nb["cells"][1:]:
+        cell["metadata"]["slideshow"]["slide_type"] = "fragment"
+    editions.write(tmp_path / "00_monster.ipynb", nb)
+    slides.build([tmp_path / "00_monster.ipynb"], tmp_path)
+    with shown(chromium, deck, []) as tab:
+        assert faults(tab) == []
+        (told,) = [one for one in bodies(tab) if "This is how:" in one]
+        assert "x = 1" in told and "Paragraph" not in told
+
+
+def test_what_is_printed_stays_with_its_code_and_the_picture_follows(
+    chromium, tmp_path
+):
+    source = "\n".join(f"value_{n} = {n}" for n in range(14))
+    shows = display(image_png=picture(892, 452))
+    deck = monster(tmp_path, code(source, stream("two\nlines\n"), shows))
+    with shown(chromium, deck, []) as tab:
+        assert faults(tab) == []
+        first, second = bodies(tab)
+        assert "value_13" in first and "lines" in first and second.strip() == ""
+        assert tab.locator(".page:first-child .out.fragment").count() == 1
+        grown = tab.locator(".page img").evaluate("one => one.offsetWidth")
+        assert grown == pytest.approx(1200, abs=3)
+
+
+def test_a_table_breaks_no_word_that_has_room(chromium, tmp_path):
+    wide = "| bytes | meaning |\n|---|---|\n| 8 | " + "many words " * 40 + "|"
+    with shown(chromium, monster(tmp_path, prose(wide)), []) as tab:
+        lines = "one => one.getClientRects().length"
+        box = tab.locator("th").first.evaluate(
+            "one => { const range = document.createRange();"
+            " range.selectNodeContents(one); return range.getClientRects().length; }"
+        )
+        assert box == tab.locator("th").last.evaluate(lines) == 1
+
+
+def test_a_formula_keeps_the_sign_behind_it(chromium, tmp_path):
+    text = " ".join("word " * n + f"$(2048 + 1) + {n}$?" for n in range(1, 30))
+    with shown(chromium, monster(tmp_path, prose(text)), []) as tab:
+        assert tab.locator(".word").count() == 29
+        below = tab.evaluate(
+            """() => [...document.querySelectorAll(".word")].filter((one) => {
+              const range = document.createRange();
+              range.selectNode(one.lastChild);
+              const formula = one.firstElementChild.getBoundingClientRect();
+              return range.getBoundingClientRect().top > formula.bottom;
+            }).length"""
+        )
+        assert below == 0
 
 
 BREAK = {

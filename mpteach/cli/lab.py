@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.lecture:
         _use_lecture_settings()
     print(f"Opening {folder} in JupyterLab. Ctrl-C twice stops it.", flush=True)
-    _serve(folder, args.port, args.no_browser)
+    _serve(folder, args.port, args.no_browser, "doc" if args.lecture else "lab")
     return 0
 
 
@@ -91,7 +91,8 @@ def _use_lecture_settings() -> None:
     os.environ["JUPYTERLAB_SETTINGS_DIR"] = str(LECTURE_SETTINGS)
 
 
-def _serve(folder: Path, port: int, no_browser: bool) -> None:
+def _serve(folder: Path, port: int, no_browser: bool, view: str) -> None:
+    """Serve `folder`, in the view `lab` with the list of files, or `doc` without."""
     from jupyterlab.labapp import LabApp
 
     # Turns off the question about news and the search for updates.
@@ -107,7 +108,7 @@ def _serve(folder: Path, port: int, no_browser: bool) -> None:
             # Containers run as root; the server listens on this machine alone.
             "--ServerApp.allow_root=True",
             "--Application.log_level=ERROR",
-            f"--LabApp.default_url=/lab/tree/{first}",
+            f"--LabApp.default_url=/{view}/tree/{first}",
             # The default manager asks a package index what could be installed.
             "--LabApp.extension_manager=readonly",
         ]

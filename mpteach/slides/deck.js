@@ -2,13 +2,17 @@
 //
 // A group of cells, from one marked "slide" to the next, is one slide if it fits. What
 // does not fit goes on to the next slide: a whole cell where one is free, else its parts,
-// else half of its lines, rows or points. Each slide takes the largest type that fits.
+// else half of its lines, rows or points. Each slide takes the largest type that fits;
+// code and outputs take their own, so that one long line makes nothing else small.
 "use strict";
 
 (() => {
   const ROOM = { width: 1200, height: 668 };
-  const LEVELS = ["huge", "large", "middle", "close", "small"];
-  const [MIDDLE, SMALL] = [2, 4];
+  const LEVELS = ["giant", "huge", "large", "middle", "close", "small"];
+  const [GIANT, MIDDLE, SMALL] = [0, 3, 5];
+  // A letter of code is 0.603 em wide; a block has paddings and an edge of 32 pixels.
+  const LINE = (ROOM.width - 32) / 0.603;
+  const LEAST_CODE = 18;
   // A picture's own type is 18 pixels: it may grow, and shrinks only where it must.
   const MOST_GROWTH = 1.35;
   const WHOLE = ".rich:has(script)";
@@ -18,6 +22,7 @@
     .hint { display: none; }
     .controls span, .title, dt { font-size: 0.86em; }
     caption, thead th { font-size: 0.94em; }
+    .details { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); }
     dl { gap: 0.15em; }
     .formula p:first-child:not(:last-child) { font-size: 0.92em; }
     sup { font-size: 0.84em; }
@@ -46,21 +51,37 @@
     }
 
     get empty() {
-      return !this.body.querySelector(":scope > :not(aside)");
+      return this.shown.length === 0;
+    }
+
+    get shown() {
+      return [...this.body.children].filter((one) => !one.matches("aside"));
+    }
+
+    // The last node, if its last sentence ends in a colon: what follows belongs to it.
+    get lead() {
+      const last = this.shown.at(-1);
+      const inner = [...(last?.children ?? [])].filter((one) => !one.matches("aside"));
+      const end = last?.matches("p") ? last : inner.at(-1);
+      return end?.matches("p") && /:\s*$/.test(end.textContent) ? last : undefined;
     }
 
     fits(level) {
       this.section.className = `page ${LEVELS[level]}`;
-      if (this.body.offsetHeight > ROOM.height) return false;
-      if ([...this.body.querySelectorAll("table, mjx-container")].some(tooWide)) {
+      if (level === GIANT && this.body.querySelector("pre, img, table, .rich")) {
         return false;
       }
-      return level === SMALL || ![...this.body.querySelectorAll("pre")].some(wraps);
+      if (level === SMALL) {
+        const wide = [...this.body.querySelectorAll("table")].filter(tooWide);
+        wide.forEach((table) => table.classList.add("tight"));
+      }
+      const rigid = [...this.body.querySelectorAll("table, mjx-container")];
+      return !rigid.some(tooWide) && this.body.offsetHeight <= ROOM.height;
     }
 
     // Adds `node` if it fits, below what is there already.
     took(node) {
-      const level = this.empty ? SMALL : MIDDLE;
+      const level = this.empty || this.lead ? SMALL : MIDDLE;
       this.body.append(node);
       if (this.fits(level)) return true;
       node.remove();
@@ -71,10 +92,9 @@
       if (this.body.querySelector("h1, h2")) {
         this.section.querySelector(".running")?.remove();
       }
-      const first = this.body.firstElementChild;
-      for (const shown of [first, first.firstElementChild]) {
-        shown?.classList.remove("fragment");
-      }
+      const [first] = this.shown;
+      first?.classList.remove("fragment");
+      first?.firstElementChild?.classList.remove("fragment");
       LEVELS.findIndex((_, level) => this.fits(level) || level === SMALL);
       grow(this.body);
       const notes = [...this.section.querySelectorAll("aside.notes")];
@@ -92,12 +112,42 @@
     return node.scrollWidth > ROOM.width || node.offsetWidth > ROOM.width;
   }
 
-  // Whether a line of `pre` needs more than the width; 0.603 em is a letter's.
-  function wraps(pre) {
-    const style = getComputedStyle(pre);
-    const room = pre.clientWidth - 2 * parseFloat(style.paddingLeft);
-    const longest = Math.max(...pre.textContent.split("\n").map((line) => line.length));
-    return longest * 0.603 * parseFloat(style.fontSize) > room;
+  // The largest type in which no line of `pre` goes on to the next. Where even the least
+  // is too large, what goes on is set in a little, and breaks between words only.
+  function size(pre) {
+    const lines = pre.textContent.split("\n");
+    const longest = Math.max(...lines.map((line) => line.length));
+    const most = Math.max(LEAST_CODE, Math.floor((2 * LINE) / longest) / 2);
+    pre.style.setProperty("--most", `${most}px`);
+    if (!pre.matches(".output") || longest * LEAST_CODE <= LINE) return;
+    const shown = lines.flatMap((line) => [
+      line.length * LEAST_CODE > LINE ? hanging(line) : line,
+      "\n",
+    ]);
+    pre.replaceChildren(...shown.slice(0, -1));
+  }
+
+  function hanging(line) {
+    const made = element("span", "long");
+    const indent = Math.min(line.search(/\S|$/), 40) + 2;
+    made.style.setProperty("--hang", `${indent}ch`);
+    made.append(
+      ...line.split(/(\s+)/).map((word) =>
+        /^\S{1,60}$/.test(word) ? element("span", "word", word) : word,
+      ),
+    );
+    return made;
+  }
+
+  // A formula and the full stop behind it stay on one line.
+  function holdTogether(formula) {
+    const after = formula.nextSibling;
+    const sign = after?.nodeType === Node.TEXT_NODE && after.data.match(/^[.,;:?!)%]+/);
+    if (!sign) return;
+    after.splitText(sign[0].length);
+    const box = element("span", "word");
+    formula.before(box);
+    box.append(formula, after);
   }
 
   function grow(body) {
@@ -122,7 +172,11 @@
     const inner = [...node.children];
     const pieces = inner.length === 1 ? parts(inner[0]) : glued(inner);
     // The parts of an output are still one: nobody is to take them for prose.
-    if (node.matches(".rich")) pieces.forEach((piece) => piece.classList.add("rich"));
+    for (const kind of ["rich", "out", "fragment"]) {
+      if (node.matches(`.rich.${kind}, .out.${kind}`)) {
+        pieces.forEach((piece) => piece.classList.add(kind));
+      }
+    }
     return pieces;
   }
 
@@ -177,8 +231,20 @@
       page = new Page(heading);
     };
     const place = (node) => {
-      if (page.took(node)) return;
-      if (!page.empty && fitsAlone(node)) {
+      if (node.matches("aside")) page.body.append(node);
+      if (node.matches("aside") || page.took(node)) return;
+      const lead = page.lead;
+      if (lead && page.shown.length > 1) {
+        lead.remove();
+        next();
+        page.took(lead);
+        place(node);
+        return;
+      }
+      // What was printed stays with its code; the picture has the next slide to itself.
+      const isMixed = node.matches(".out:has(img)");
+      const begins = (lead || isMixed) && beginsHere(node);
+      if (!page.empty && !begins && fitsAlone(node)) {
         next();
         page.took(node);
         return;
@@ -195,6 +261,13 @@
       const fits = new Page(heading).took(node);
       node.remove();
       bench.replaceChildren(page.section);
+      return fits;
+    };
+    const beginsHere = (node) => {
+      if (node.children.length < 2) return false;
+      const start = node.firstElementChild.cloneNode(true);
+      const fits = page.took(start);
+      start.remove();
       return fits;
     };
     [...group.children].forEach(place);
@@ -215,6 +288,8 @@
         explorer.addEventListener(kind, (event) => event.stopPropagation());
       }
     }
+    source.querySelectorAll("pre").forEach(size);
+    source.querySelectorAll("mjx-container:not([display])").forEach(holdTogether);
     const slides = document.querySelector(".slides");
     let heading;
     for (const group of [...source.children]) {
