@@ -346,6 +346,16 @@ class TestTimeLimit:
         line = said(capsys, "99-2", Sticks())
         assert "not yet. Your answer was still running after 0.5 seconds" in line
 
+    def test_an_error_that_never_says_what_it_is_gets_a_hint(self, capsys):
+        class Mute(Exception):
+            def __str__(self):
+                return never_ends(4)
+
+        def raises(x):
+            raise Mute
+
+        assert "raises(3) was still running after 0.5" in said(capsys, "99-1", raises)
+
     def test_it_holds_in_any_thread(self, capsys):
         thread = threading.Thread(target=check, args=("99-1", swallows_everything))
         thread.start()
