@@ -22,7 +22,7 @@ ifneq ($(shell .venv/bin/python -c "" 2>/dev/null && cat $(BUILT) 2>/dev/null),$
 .PHONY: $(BUILT)
 endif
 
-.PHONY: help lab edit lecture test test-all exhaustive notebooks slides site bench clean
+.PHONY: help lab edit lecture test test-all exhaustive notebooks slides site release bench clean
 
 help: ## list the targets (this is what a bare make does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -40,8 +40,8 @@ test: $(BUILT) ## run everything that must hold: unit tests and every notebook
 	@$(PINNED) .venv/bin/python -m pytest tests notebooks static/template.ipynb \
 		$(NOTEBOOK_GATE) -n 2 --dist loadfile
 
-test-all: .venv/extra-site .venv/extra-slides ## drive all pages and slides in Chromium
-	@$(PINNED) .venv/bin/python -m pytest tests -m browser
+test-all: .venv/extra-site .venv/extra-slides .venv/extra-release ## drive all in Chromium and nbgrader
+	@$(PINNED) .venv/bin/python -m pytest tests -m 'browser or explorer or nbgrader'
 
 exhaustive: $(BUILT) ## round all 2^32 float32 numbers, trace all measured steps (15 minutes)
 	@$(PINNED) .venv/bin/python -m tests.exhaustive
@@ -54,6 +54,9 @@ slides: .venv/extra-slides ## build a deck a chapter, to be shown offline, in bu
 
 site: .venv/extra-site ## build the book of all chapters, to be read offline, in build/site
 	@.venv/bin/python -m mpteach.site
+
+release: .venv/extra-release ## make the assignments for nbgrader: see TEACHING.md
+	@.venv/bin/python -m mpteach.release
 
 bench: $(BUILT) ## measure how fast the course rounds, beside other libraries
 	@$(MPTEACH) bench rounding

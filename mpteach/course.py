@@ -152,8 +152,9 @@ def _cell_faults(cell: object) -> Iterator[str]:
         yield "has no text as its source"
     if not _are_strings(cell["metadata"].get("tags", [])):
         yield "has tags that are no list of words"
-    if not isinstance(cell["metadata"].get("nbgrader", {}), dict):
-        yield "has nbgrader metadata that are no object"
+    for key in ("nbgrader", "slideshow"):
+        if not isinstance(cell["metadata"].get(key, {}), dict):
+            yield f"has {key} metadata that are no object"
     outputs = cell.get("outputs", None if cell["cell_type"] == "code" else [])
     if not isinstance(outputs, list) or not all(map(_is_output, outputs)):
         yield "has outputs that are not as format 4 has them"
@@ -165,9 +166,11 @@ def _is_output(output: object) -> bool:
     kind = output.get("output_type") if isinstance(output, dict) else None
     if not isinstance(kind, str) or kind not in _OUTPUTS:
         return False
-    data = output.get("data", {})
+    data, about = output.get("data", {}), output.get("metadata", {})
     return (
         all(isinstance(output.get(key), what) for key, what in _OUTPUTS[kind].items())
+        and isinstance(about, dict)
+        and isinstance(about.get("image/png", {}), dict)
         and _is_text(output.get("text", ""))
         and isinstance(data, dict)
         and all(_is_text(data[mime]) for mime in data if not mime.endswith("json"))

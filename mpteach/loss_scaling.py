@@ -1,5 +1,6 @@
 """Loss scaling: multiply the loss so that small gradients survive in float16."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,9 @@ class GradScaler:
         self._scale, self._growth_tracker = positive_float32(self.init_scale), 0
         self._has_scaled, self._clean, self._stepped = False, {}, set()
         whole = isinstance(self.growth_interval, int) and self.growth_interval > 0
-        good = whole and self.growth_factor > 1 > self.backoff_factor > 0
+        factors = self.growth_factor, self.backoff_factor
+        real = all(isinstance(factor, int | float) for factor in factors)
+        good = real and whole and math.inf > factors[0] > 1 > factors[1] > 0
         require(good, f"{self} needs growth > 1 > backoff > 0, a whole interval > 0.")
 
     def is_enabled(self) -> bool:
@@ -100,9 +103,14 @@ class GradScaler:
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         """Go on from the state that this class or torch's returned."""
         if self.enabled:
-            known = {"scale", *self.SAVED} <= set(state_dict)
-            require(known, "a key is missing: load an enabled scaler's state.")
-            self._scale = positive_float32(state_dict["scale"])
+            known = set(state_dict) if isinstance(state_dict, dict) else set()
+            whole = {"scale", *self.SAVED} <= known
+            require(whole, "a key is missing: load an enabled scaler's state.")
+            *numbers, tracker = (state_dict[key] for key in self.SAVED)
+            counted = isinstance(tracker, int) and tracker >= 0
+            require(counted, f"_growth_tracker was {tracker!r:.9}: give a whole number.")
+            # Made to be refused where the numbers are none of a scaler's.
+            self._scale = GradScaler(self.device, state_dict["scale"], *numbers)._scale
             vars(self).update({key: state_dict[key] for key in self.SAVED})
 
     def _multiply(self, factor: float) -> None:

@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import math
+import re
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -138,9 +139,14 @@ def resume(fresh: Record, path: Path) -> Record:
             f"{path.name} was begun with {what} {begun!r}, this run has {now!r}: "
             "give another --out, or the same settings."
         )
-    if fresh.command in old.command.split(" && "):
+    if fresh.command in commands(old):
         return old
     return replace(old, command=f"{old.command} && {fresh.command}")
+
+
+def commands(record: Record) -> list[str]:
+    """Return the commands that made `record`; a name in one may hold "&&" too."""
+    return re.split(r" && (?=mpteach )", record.command)
 
 
 def committed(name: str) -> Record:

@@ -220,9 +220,12 @@ def _move(source: Path, target: Path) -> None:
 def _content(path: Path) -> bytes | None:
     """Return what the file `path` holds, None where there is none.
 
-    Raises InputError for a folder, and for a pipe, which would be waited for.
+    Raises InputError for a folder, for a link that leads nowhere but back to itself,
+    and for a pipe, which would be waited for.
     """
     if not path.exists():
+        if os.path.islink(os.path.realpath(path)):
+            raise InputError(f"{path} is a link that leads back to itself: delete it.")
         return None
     if not path.is_file():
         raise InputError(

@@ -1,4 +1,8 @@
-"""A real browser for tests: Chromium as the system has it, with no network."""
+"""A real browser for tests: Chromium as the system has it, with no network.
+
+Tests marked `browser` are chosen by `make test-all` alone, which does not start without
+one. Those marked `explorer` are also part of `make test`, which skips them then.
+"""
 
 import contextlib
 import os
@@ -18,6 +22,10 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from mpteach.course import ROOT
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+MISSING = (
+    f"Chromium is not on the PATH (as {', '.join(NAMES)}) and these tests drive it: "
+    "install it, on Debian with 'apt-get install chromium'."
+)
 # A container has no sandbox to offer, and background services would look for hosts.
 FLAGS = [
     "--no-sandbox",
@@ -31,13 +39,17 @@ FLAGS = [
 SLOW_MS = 60_000
 
 
+def installed() -> str | None:
+    """Return the path of the Chromium on the PATH, if there is one."""
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 @contextlib.contextmanager
-def browser(needed: bool = False) -> Iterator[Browser]:
-    """Yield a headless Chromium; where none is installed, skip the test, or fail it."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
+def browser() -> Iterator[Browser]:
+    """Yield a headless Chromium; where none is installed, skip the test."""
+    found = installed()
     if found is None:
-        give_up = pytest.fail if needed else pytest.skip
-        give_up(f"no browser ({', '.join(NAMES)}): install chromium to run this.")
+        pytest.skip(MISSING)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=found, args=FLAGS)
         try:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mpteach import editions
-from tests.notebook_rules import LARGEST_BYTES
+from tests.notebook_budgets import LARGEST_BYTES
 
 Notebook = dict[str, Any]
 Bite = Callable[[Notebook], None]

@@ -40,6 +40,10 @@ class Cell:
         return self.raw["cell_type"] == "code"
 
     @property
+    def lines(self) -> list[str]:
+        return self.source.splitlines()
+
+    @property
     def outputs(self) -> list[dict[str, Any]]:
         return self.raw.get("outputs", [])
 
@@ -125,6 +129,16 @@ class Notebook:
     @property
     def code(self) -> list[Cell]:
         return [cell for cell in self.cells if cell.is_code]
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of its file, as `make notebooks` writes it."""
+        return len(editions.dumps(self.raw).encode())
+
+    @property
+    def longest_lines(self) -> int:
+        """The lines of its longest code cell."""
+        return max((len(cell.lines) for cell in self.code), default=0)
 
     @cached_property
     def sections(self) -> list[Section]:

@@ -15,14 +15,16 @@ from typing import Any
 from mpteach import editions
 from mpteach.course import ROOT
 from tests.exercise_rules import answers_stay_local, exercises_complete
+from tests.notebook_budgets import (
+    LARGEST_BYTES,
+    LONGEST_LINE,
+    MEDIAN_LINES,
+    MOST_LINES,
+)
 from tests.notebook_cells import Cell, Notebook, Section, called, top_calls
 from tests.prose_numbers import is_fact, is_shown, numbers, typed_numbers
 
 FACTS = ROOT / "static" / "facts.json"
-MOST_LINES = 25
-MEDIAN_LINES = 8
-LONGEST_LINE = 88
-LARGEST_BYTES = 1_000_000
 CLOSING = ("Sum up", "Practise", "Sources")
 # What the opening says, and the words of which one stands in bold where it says so.
 OPENING = {
@@ -178,11 +180,11 @@ def no_unreadable_widgets(nb: Notebook) -> Iterator[str]:
 @_rule
 def short_cells(nb: Notebook) -> Iterator[str]:
     """Cells hold what is taught: few lines, none too wide for a slide."""
-    lengths = [len(cell.source.splitlines()) for cell in nb.code]
+    lengths = [len(cell.lines) for cell in nb.code]
     for cell, length in zip(nb.code, lengths, strict=True):
         if length > MOST_LINES:
             yield f"{cell.where} has {length} lines of code: at most {MOST_LINES}."
-        for number, line in enumerate(cell.source.splitlines(), start=1):
+        for number, line in enumerate(cell.lines, start=1):
             if len(line) > LONGEST_LINE:
                 yield (
                     f"{cell.where} has {len(line)} characters in line {number}: "
@@ -213,12 +215,11 @@ def canonical(nb: Notebook) -> Iterator[str]:
                 f"{cell.where} has an id that another cell has: give it one of its own."
             )
         seen.add(name)
-    size = len(editions.dumps(nb.raw).encode())
-    if size >= LARGEST_BYTES:
+    if nb.size_bytes >= LARGEST_BYTES:
         largest = max(nb.cells, key=lambda cell: len(json.dumps(cell.raw)))
         yield (
-            f"it takes {size:,} bytes, most of them in {largest.where}: stay under "
-            f"{LARGEST_BYTES:,}."
+            f"it takes {nb.size_bytes:,} bytes, most of them in {largest.where}: stay "
+            f"under {LARGEST_BYTES:,}."
         )
     form = editions.canonicalise(nb.raw)
     for cell, stored in zip(nb.cells, form["cells"], strict=True):

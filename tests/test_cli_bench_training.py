@@ -89,3 +89,7 @@ def test_bad_input_is_one_sentence(bench, tmp_path):
     refused(bench("--compile", "all"), "--compile", "'all'")
     refused(bench("--device", "tpu"), "unknown device 'tpu'")
     refused(bench("--out", str(tmp_path / "none" / "out.json")), "no folder")
+
+
+def test_an_empty_device_is_not_the_default(bench):
+    refused(bench("--device", ""), "''", "cpu")

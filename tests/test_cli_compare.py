@@ -348,3 +348,70 @@ def test_what_is_no_part_of_this_comparison_is_not_joined(compare, tmp_path):
     )
     refused(compare("--join", str(tmp_path / "none.json")), "there is no record")
     assert not (tmp_path / "out.json").exists()
+
+
+def test_a_command_that_joined_goes_on_when_given_again(compare, tmp_path):
+    compare("--recipes", "fp32", out="a.json")
+    words = ["--recipes", "fp32", "--seeds", "2", "--join", str(tmp_path / "a.json")]
+    assert compare(*words)[0] == 0
+    before = (tmp_path / "out.json").read_bytes()
+    assert compare(*words)[0] == 0
+    assert (tmp_path / "out.json").read_bytes() == before
+
+
+def test_of_several_parts_all_are_joined_or_none(compare, tmp_path):
+    compare("--recipes", "fp32", out="a.json")
+    (tmp_path / "b.json").write_text("{}")
+    join = ["--join", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    refused(compare("--recipes", "fp32", *join), "b.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_name_with_an_ampersand_is_no_second_command(compare, tmp_path):
+    words = ["--recipes", "fp32", "--seeds", "2"]
+    compare(*words, out="a && b.json")
+    before = records.load(tmp_path / "a && b.json")
+    compare(*words, "--first-seed", "1", out="a && b.json")
+    after = records.load(tmp_path / "a && b.json")
+    again = records.resume(before, tmp_path / "a && b.json")
+    assert again.command == after.command
+    assert records.commands(after)[0] == before.command
+    assert len(records.commands(after)) == 2
+
+
+def test_a_checkpoint_that_cannot_be_kept_is_told_before_the_first_step(
+    compare, tmp_path
+):
+    os.mkfifo(tmp_path / "out.json.checkpoint")
+    for every in ("0", "5"):
+        status, said = compare("--recipes", "fp32", "--checkpoint-every", every)
+        assert status == 2 and "out.json.checkpoint' is no ordinary file" in said.err
+    long = "n" * 240  # the record has room, a checkpoint beside it has not
+    status, said = compare("--recipes", "fp32", out=long)
+    assert status == 2 and "File name too long): give another name" in said.err
+    assert not (tmp_path / long).exists()
+
+
+def test_a_link_to_itself_is_told(compare, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    refused(compare(out="loop"), "loop", "delete the link or name another")
+    refused(compare("--text", str(tmp_path / "loop")), "loop")
+    assert (tmp_path / "loop").is_symlink()
+
+
+def test_a_batch_beyond_the_memory_is_refused_not_killed(compare, monkeypatch):
+    # 8 tokens a window, 256 logits each: value and gradient, float32.
+    needed = 1000 * 8 * 256 * 2 * 4
+    monkeypatch.setattr(hardware, "free_memory_bytes", lambda: needed)
+    refused(compare("--batch", "1000"), "size dot with batch 1000", "lower --batch")
+    monkeypatch.setattr(hardware, "free_memory_bytes", lambda: None)
+    assert compare("--recipes", "fp32", "--steps", "1")[0] == 0
+
+
+def test_with_no_room_for_the_sentence_the_status_still_tells(compare, monkeypatch):
+    full = open("/dev/full", "w", buffering=1)
+    monkeypatch.setattr(sys, "stderr", full)
+    assert compare("--steps", "0")[0] == 2
+    monkeypatch.undo()
+    with pytest.raises(OSError):
+        full.close()

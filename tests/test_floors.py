@@ -68,6 +68,7 @@ FLOORS = {
         "progress",
         "site",
         "slides",
+        "release",
         "install",
         "doctor",
         "cli",

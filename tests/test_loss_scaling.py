@@ -303,3 +303,36 @@ def test_ours_refuses_what_torch_lets_pass(misuse, said):
     misuse(TORCH)
     with pytest.raises(InputError, match=said):
         misuse(GradScaler)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"growth_factor": "2"},
+        {"growth_factor": INF},
+        {"growth_factor": None},
+        {"backoff_factor": "x"},
+    ],
+)
+def test_factors_that_are_no_numbers_are_refused(options):
+    with pytest.raises(InputError, match="needs growth > 1 > backoff > 0"):
+        GradScaler("cpu", **options)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"growth_factor": "x"},
+        {"growth_interval": -1},
+        {"_growth_tracker": None},
+        {"scale": NAN},
+    ],
+)
+def test_a_state_that_no_scaler_has_is_refused_and_changes_nothing(change):
+    scaler = GradScaler("cpu")
+    before = scaler.state_dict()
+    with pytest.raises(InputError):
+        scaler.load_state_dict({**before, "scale": 8.0, **change})
+    with pytest.raises(InputError, match="a key is missing"):
+        scaler.load_state_dict(None)
+    assert scaler.state_dict() == before

@@ -79,36 +79,72 @@ def test_the_makefile_keeps_to_what_make_3_81_knows():
         assert later not in MAKEFILE
 
 
+@pytest.fixture
+def ci(tmp_path):
+    """Return a function that runs `.ci/run` with nothing but `tools` on the PATH.
+
+    It gives the ended process and what was called, a line a call.
+    """
+
+    def run(**tools: str) -> tuple[subprocess.CompletedProcess, list[str]]:
+        (tmp_path / ".ci").mkdir()
+        shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
+        (tmp_path / "bin").mkdir()
+        log = tmp_path / "calls"
+        for name, text in {"make": ":", **tools}.items():
+            name = name.replace("_", "-")
+            called = f'echo "{name} $*" >>"{log}"' if name != "id" else ":"
+            script(tmp_path / "bin" / name, f"{called}; {text}")
+        os.symlink(shutil.which("dirname"), tmp_path / "bin" / "dirname")
+        done = subprocess.run(
+            [tmp_path / ".ci" / "run"],
+            env={"PATH": str(tmp_path / "bin")},
+            capture_output=True,
+            text=True,
+        )
+        return done, log.read_text().splitlines()
+
+    return run
+
+
+ROOT_USER = {"id": "echo 0"}
+UPDATE = "apt-get -q update"
+INSTALL = "apt-get -q install -y --no-install-recommends chromium"
+
+
 @pytest.mark.parametrize(
     ("tools", "asked"),
     [
-        ({"id": "echo 0", "apt-get": "exit 100"}, ["update"]),
-        ({"id": "echo 0", "apt-get": ":"}, ["update", "install -y "]),
-        ({"id": "echo 1000", "apt-get": ":"}, []),
-        ({"id": "echo 0"}, []),
-        ({"id": "echo 0", "apt-get": ":", "chromium": ":"}, []),
+        ({**ROOT_USER, "apt_get": "echo much"}, [UPDATE, INSTALL]),
+        ({"id": "echo 1000", "apt_get": ":"}, []),
+        (ROOT_USER, []),
+        ({**ROOT_USER, "apt_get": ":", "chromium": ":"}, []),
     ],
 )
-def test_ci_is_make_test_after_an_attempt_to_install_the_browser(
-    tmp_path, tools, asked
-):
-    (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    (tmp_path / "bin").mkdir()
-    for name, text in {"make": "echo make $*; exit 3", **tools}.items():
-        script(tmp_path / "bin" / name, f'echo "$*" >>"{tmp_path}/{name}.log"; {text}')
-    os.symlink(shutil.which("dirname"), tmp_path / "bin" / "dirname")
-    ran = subprocess.run(
-        [tmp_path / ".ci" / "run"],
-        env={"PATH": str(tmp_path / "bin")},
-        capture_output=True,
-        text=True,
-    )
-    log = tmp_path / "apt-get.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    assert (ran.returncode, ran.stdout, ran.stderr) == (3, "make test\n", "")
-    assert len(lines) == len(asked)
-    assert all(line.startswith(start) for line, start in zip(lines, asked))
+def test_ci_runs_the_gate_then_installs_the_browser_then_drives_it(ci, tools, asked):
+    done, calls = ci(**tools)
+    assert calls == ["make test", *asked, "make test-all"]
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("failing", "asked"), [("update", [UPDATE]), ("install", [UPDATE, INSTALL])]
+)
+def test_ci_says_why_no_browser_came_and_leaves_the_verdict_to_make(ci, failing, asked):
+    apt = f'case "$*" in *{failing}*) echo no network >&2; exit 100; esac'
+    done, calls = ci(id="echo 0", apt_get=apt, make='[ "$1" = test ] || exit 2')
+    assert calls == ["make test", *asked, "make test-all"] and done.returncode == 2
+    assert said(done) == ["no network", "Debian's Chromium could not be installed."]
+
+
+@pytest.mark.parametrize(
+    ("target", "calls"),
+    [("test", ["make test"]), ("test-all", ["make test", "make test-all"])],
+)
+def test_ci_fails_where_either_part_fails(ci, target, calls):
+    fails = f'[ "$1" != {target} ] || exit 3'
+    done, called = ci(make=fails, chromium=":")
+    assert done.returncode == 3 and called == calls
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from mpteach.course import ROOT, Chapter, chapters
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(.+?)\n(.*?)^```$", README, re.M | re.S)
-PAGES = ["README.md", "CONTRIBUTING.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "TEACHING.md"]
 
 
 def blocks(kind: str) -> list[str]:

@@ -13,6 +13,8 @@ import pytest
 from mpteach.formats import FORMATS, FloatFormat
 from tests.chromium import browser, page
 
+pytestmark = pytest.mark.explorer
+
 MINE = FloatFormat("mine", 3, 4, bias=9, specials="fn", signed=False)
 EVERY = [*FORMATS.values(), MINE]
 IDS = [fmt.name for fmt in EVERY]

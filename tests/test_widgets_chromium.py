@@ -14,6 +14,8 @@ from mpteach.formats import FORMATS
 from mpteach.widgets import BitExplorer
 from tests.chromium import SLOW_MS, browser, jupyterlab, page
 
+pytestmark = pytest.mark.explorer
+
 WIDTHS = (700, 1400)
 
 

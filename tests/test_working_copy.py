@@ -315,3 +315,11 @@ def test_a_loop_of_links_is_one_sentence(course):
     course.folder.symlink_to(course.folder)
     with pytest.raises(InputError, match=r"cannot use .*work \("):
         course.refresh()
+
+
+def test_a_link_to_itself_in_the_place_of_a_copy_is_one_sentence(course):
+    course.refresh()
+    course.copy.unlink()
+    course.copy.symlink_to(course.copy.name)
+    with pytest.raises(InputError, match="leads back to itself: delete it"):
+        course.refresh()

@@ -104,7 +104,14 @@ def _status(argv: list[str] | None) -> int:
     except OSError as error:
         what = error.filename or "the output"
         sentence = f"{what} cannot be used ({error.strerror}): free it or name another."
-    print(f"mpteach: {sentence}", file=sys.stderr)
+    except RuntimeError as error:
+        # What pathlib raises for a link that leads back to itself, before Python 3.13.
+        if not str(error).startswith("Symlink loop"):
+            raise
+        sentence = f"{error}: delete the link or name another."
+    # The output for errors may be on the disk that is full.
+    with contextlib.suppress(OSError):
+        print(f"mpteach: {sentence}", file=sys.stderr)
     return 2
 
 

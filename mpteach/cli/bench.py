@@ -115,7 +115,9 @@ def _time_training(args: argparse.Namespace) -> None:
 
     from mpteach import recipes, training_speed
 
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     record = training_speed.begin(
         args.sizes,
         args.batches,

@@ -103,15 +103,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _joined(record, fresh, args: argparse.Namespace):
-    """Return `record` with the runs of the records to join, saved."""
+    """Return `record` with the runs of the records to join, saved where there are new."""
     from mpteach import comparison, records
 
+    joined = record
     for path in args.join:
         if not path.exists():
             raise InputError(f"there is no record {str(path)!r} to join: check the name.")
-        record = comparison.join(record, records.resume(fresh, path))
-        record.save(args.out)
-    return record
+        joined = comparison.join(joined, records.resume(fresh, path))
+    if joined is not record:
+        joined.save(args.out)
+    return joined
 
 
 def _complete(
