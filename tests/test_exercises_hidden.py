@@ -9,10 +9,11 @@ import types
 
 import numpy as np
 import pytest
+import torch
 
 from mpteach import editions, install, release
 from mpteach.course import ROOT, chapters
-from mpteach.exercises import hidden
+from mpteach.exercises import check, hidden
 from mpteach.exercises.cases import CASES
 from mpteach.exercises.limits import TooLate
 from tests.commands import refused
@@ -40,6 +41,28 @@ def test_every_right_answer_passes(name, answer, capsys):
 
     for given in (answer, boxed if callable(answer) else np.asarray(answer)):
         assert hidden.is_right(name, printed(name, given, capsys))
+
+
+@pytest.mark.parametrize("box", [np.array, torch.tensor])
+def test_an_array_of_one_number_is_that_number(box, capsys):
+    """The checkers take it too, where they compare."""
+
+    def boxed(code):
+        return box([RIGHT["01-1"][0](code)])
+
+    check("01-1", boxed)
+    assert capsys.readouterr().out == "01-1: correct\n"
+    assert hidden.is_right("01-1", printed("01-1", boxed, capsys))
+
+
+def test_a_function_that_says_no_by_ending_is_right(capsys):
+    def vanishes(gradient, scale):
+        if RIGHT["04-1"][0](gradient, scale):
+            return True
+
+    check("04-1", vanishes)
+    assert capsys.readouterr().out == "04-1: correct\n"
+    assert hidden.is_right("04-1", printed("04-1", vanishes, capsys))
 
 
 def global_names(code):
@@ -177,8 +200,6 @@ def test_an_exercise_without_hidden_cases_rests_on_its_check(capsys):
 
 def test_the_cases_are_other_data_than_the_checkers(capsys):
     """A table of what the checkers ask is no answer."""
-    from mpteach.exercises import check
-
     for name in CASES:
         asked = {}
 

@@ -9,6 +9,7 @@ values pass.
 import copy
 import itertools
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -58,8 +59,13 @@ def _values(name: str, answer: Any) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` as what JSON holds: arrays as lists, numbers as floats."""
-    value = value.tolist() if hasattr(value, "tolist") else value
+    """Return `value` as what JSON holds: arrays as lists, numbers as floats.
+
+    An array of one number is that number, as it is where Python compares it.
+    """
+    if hasattr(value, "tolist"):
+        is_one = math.prod(getattr(value, "shape", (0,))) == 1
+        value = value.item() if is_one else value.tolist()
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, Iterable):
