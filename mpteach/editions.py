@@ -220,13 +220,18 @@ def _refreshed(path: Path) -> bool:
 
 
 async def _run(client: Any, environment: dict[str, str]) -> None:
+    work = asyncio.ensure_future(client.async_execute(env=environment))
     try:
-        await client.async_execute(env=environment)
-    except RuntimeError:
-        # nbclient takes the cancelling of a cell for the death of its kernel.
-        if asyncio.current_task().cancelling():
-            raise asyncio.CancelledError from None
+        await asyncio.wait({work})
+    except asyncio.CancelledError:
+        # nbclient can lose a request to stop, and take one for the death of its kernel.
+        while not work.done():
+            work.cancel()
+            await asyncio.wait({work}, timeout=1)
+        if not work.cancelled():
+            work.exception()  # what nobody asks for, asyncio prints
         raise
+    work.result()
 
 
 class _Loop(asyncio.SelectorEventLoop):

@@ -1,6 +1,8 @@
 """The stored form of a notebook, its student edition, and executing it."""
 
+import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -348,6 +350,22 @@ class TestExecute:
         assert said == "Stopped: the notebook in hand is as it was.\n"
         assert running.returncode == 130 and path.read_bytes() == before
         wait_for(lambda: not alive(int(pid.read_text())))
+
+    def test_a_request_to_stop_that_is_lost_is_made_again(self):
+        class Deaf:
+            async def async_execute(self, env):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(60)
+                await asyncio.sleep(60)
+
+        async def stopped():
+            running = asyncio.ensure_future(editions._run(Deaf(), {}))
+            await asyncio.sleep(0.1)
+            running.cancel()
+            await running
+
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(asyncio.wait_for(stopped(), 20))
 
     def test_the_command_says_seconds_goes_on_after_a_failure_and_exits_2(
         self, tmp_path
