@@ -38,7 +38,14 @@ def begin(
             f"compiled was {settings.compiled!r}, which needs a GPU: leave --compile out."
         )
     _require_vocabulary(corpus, size)
-    _require_memory(size, settings.batch, device)
+    shape = gpt.config(size)
+    logits = 8 * settings.batch * shape.sequence * shape.vocabulary  # and their gradient
+    require_memory(
+        f"size {size} with batch {settings.batch}",
+        state_bytes(size) + logits,
+        device,
+        "lower --batch or take a smaller --size",
+    )
     # A text that is too short is told now, not in the first run.
     corpus.split("cpu", gpt.config(size).sequence)
     shared = {
@@ -250,21 +257,23 @@ def _require_vocabulary(corpus: Corpus, size: str) -> None:
     )
 
 
-def _require_memory(size: str, batch: int, device: str) -> None:
-    """A GPU says when its memory is full; on a CPU the system may end the process."""
-    shape, free = gpt.config(size), None
+def state_bytes(size: str) -> int:
+    """Return the bytes of weights, gradients and AdamW's two means of a model in float32."""
     with torch.device("meta"):
-        model = gpt.GPT(shape)
-    if device == "cpu":
-        free = hardware.free_memory_bytes()
-    # Weights, gradients and AdamW's two means; the logits and their gradient.
-    needed = 16 * sum(one.numel() for one in model.parameters())
-    needed += 8 * batch * shape.sequence * shape.vocabulary
+        model = gpt.GPT(gpt.config(size))
+    return 16 * sum(one.numel() for one in model.parameters())
+
+
+def require_memory(what: str, needed: int, device: str, remedy: str) -> None:
+    """Raise InputError where `what` needs more bytes than a CPU's memory has free.
+
+    A GPU says when its memory is full; on a CPU the system may end the process.
+    """
+    free = hardware.free_memory_bytes() if device == "cpu" else None
     if free is not None and needed > free:
         raise InputError(
-            f"size {size} with batch {batch} needs at least {needed / 2**30:,.1f} GiB of "
-            f"memory and {free / 2**30:,.1f} GiB are free: lower --batch or take a "
-            "smaller --size."
+            f"{what} needs at least {needed / 2**30:,.1f} GiB of memory and "
+            f"{free / 2**30:,.1f} GiB are free: {remedy}."
         )
 
 

@@ -3,7 +3,8 @@
 import json
 import os
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,26 @@ def read_notebook(path: Path) -> dict[str, Any]:
     if wrong:
         raise InputError(f"{path} is not a sound notebook ({wrong}): {remedy}")
     return nb
+
+
+def run_builder(
+    build: Callable[[Path], str], arguments: list[str], default: Path
+) -> int:
+    """Let `build` make the folder named in `arguments`, or `default`; print what it says.
+
+    Returns 0, or 2 after a sentence where it failed.
+    """
+    out = Path(arguments[0]) if arguments else default
+    try:
+        said = build(out)
+    except InputError as error:
+        print(f"mpteach: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"mpteach: cannot write {out} ({error.strerror}).", file=sys.stderr)
+        return 2
+    print(said)
+    return 0
 
 
 def require_current_folder() -> None:

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mpteach import editions
+from mpteach import course, editions
 from mpteach.course import ROOT, chapters
 from mpteach.errors import InputError
 
@@ -83,17 +83,12 @@ def _generate(folder: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Build the course folder named, or build/course; return 2 if that failed."""
-    folder = Path(arguments[0]) if arguments else OUT
-    try:
-        names = build(folder)
-    except InputError as error:
-        print(f"mpteach: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"mpteach: cannot write {folder} ({error.strerror}).", file=sys.stderr)
-        return 2
-    print(f"{len(names)} assignments: hand out {folder / 'release'}. See TEACHING.md.")
-    return 0
+    return course.run_builder(_told, arguments, OUT)
+
+
+def _told(folder: Path) -> str:
+    count = len(build(folder))
+    return f"{count} assignments: hand out {folder / 'release'}. See TEACHING.md."
 
 
 if __name__ == "__main__":

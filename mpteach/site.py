@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from mpteach import editions
+from mpteach import course, editions
 from mpteach.course import ROOT, Chapter, chapters
 from mpteach.errors import InputError
 
@@ -169,17 +169,11 @@ def build(out: Path = OUT) -> int:
 
 def main(arguments: list[str]) -> int:
     """Build the book in the folder named, or in build/site; return 2 if it failed."""
-    out = Path(arguments[0]) if arguments else OUT
-    try:
-        count = build(out)
-    except InputError as error:
-        print(f"mpteach: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"mpteach: cannot write {out} ({error.strerror}).", file=sys.stderr)
-        return 2
-    print(f"{count} chapters: open {out / 'index.html'} in a browser.")
-    return 0
+    return course.run_builder(_told, arguments, OUT)
+
+
+def _told(out: Path) -> str:
+    return f"{build(out)} chapters: open {out / 'index.html'} in a browser."
 
 
 def _shown(

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from mpteach import ceilings, data, gpt, hardware, recipes, records, training
+from mpteach.comparison import require_memory, state_bytes
 from mpteach.errors import InputError
 from mpteach.kernels import OPTIMIZER, PLACES, by_place, kernels
 from mpteach.meters import clock
@@ -102,7 +103,8 @@ def begin(
         if not given:
             raise InputError(f"no {what} was given: name one, such as {such}.")
     for size in sizes:
-        _require_memory(size, device)
+        both = 2 * state_bytes(size)  # the baseline's model and the recipe's
+        require_memory(f"size {size}", both, device, "give smaller --sizes")
     for batch in batches:
         Settings(batch=batch, compiled=compiled)
     require_count("rounds", rounds)
@@ -319,20 +321,6 @@ def _kernel_ms(trial: Trial) -> dict[str, float] | None:
         for place, ms in learning.items():
             total[place] += ms / PROFILED_STEPS
     return total if any(total.values()) else None
-
-
-def _require_memory(size: str, device: str) -> None:
-    """A GPU says when its memory is full; on a CPU the system may end the process."""
-    with torch.device("meta"):
-        model = gpt.GPT(gpt.config(size))
-    free = hardware.free_memory_bytes() if device == "cpu" else None
-    # Two models with gradients and AdamW's two means, all in float32.
-    needed = 2 * 16 * sum(one.numel() for one in model.parameters())
-    if free is not None and needed > free:
-        raise InputError(
-            f"size {size} needs at least {needed / 2**30:,.1f} GiB of memory and "
-            f"{free / 2**30:,.1f} GiB are free: give smaller --sizes."
-        )
 
 
 def _require_compiler(device: str) -> None:

@@ -1,5 +1,6 @@
 """`mpteach lab`: what it opens, what it says, and what bad input gets."""
 
+import contextlib
 import json
 import os
 import re
@@ -103,21 +104,29 @@ def server(tmp_path):
         port = free.getsockname()[1]
     code = "import sys; from mpteach.cli import main; sys.exit(main(sys.argv[1:]))"
     arguments = ["lab", "--no-browser", "--port", port, "--folder", tmp_path / "work"]
-    with (tmp_path / "log").open("w") as log:
+    with serving(code, arguments, tmp_path) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serving(code, arguments, home, **environment):
+    """Run `code` with `arguments` and a fresh `home`; give the address that it prints."""
+    log = home / "log"
+    with log.open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments)],
-            env={**os.environ, "HOME": str(tmp_path)},
-            stdout=log,
+            env=os.environ | {"HOME": str(home)} | environment,
+            stdout=output,
             stderr=subprocess.STDOUT,
         )
     try:
-        yield address(process, tmp_path / "log")
+        yield address_in(log, process)
     finally:
         process.terminate()
         process.wait(20)
 
 
-def address(process, log) -> str:
+def address_in(log, process) -> str:
     """Wait for the address of the server, at most a minute."""
     for _ in range(600):
         found = re.search(r"http://127\.0\.0\.1\S+", log.read_text())

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ import pytest
 from mpteach import cli
 from mpteach.cli import lab
 from tests.chromium import SLOW_MS, browser, page
-from tests.test_cli_lab import address
+from tests.test_cli_lab import serving
 
 THEMES = Path("@jupyterlab", "apputils-extension", "themes.jupyterlab-settings")
 
@@ -66,19 +64,9 @@ def lecture(tmp_path):
     )
     given = [tmp_path / "settings", "lab", "--lecture", "--no-browser"]
     given += ["--folder", tmp_path / "work"]
-    own = {"HOME": str(tmp_path), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, given)],
-            env=os.environ | own,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield address(process, tmp_path / "log")
-    finally:
-        process.terminate()
-        process.wait(20)
+    own = {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    with serving(code, given, tmp_path, **own) as address:
+        yield address
 
 
 SIZES = """
