@@ -3,8 +3,9 @@
 A recipe is *right* where a comparison bounds its held-out loss to within the band that
 seeds alone make, and no comparison resolves it worse than that. Among the right ones
 that a GPU has products for, the fastest is taken, if it was faster than the record's
-base in every pair that was timed; of several as fast, one without a loss scale. Speeds and peaks are those of the records' GPU; what
-another GPU has in hardware, and what it promises, is its datasheet's.
+base in every pair that was timed; of several as fast, one without a loss scale. Speeds
+and peaks are those of the records' GPU; what another GPU has in hardware, and what it
+promises, is its datasheet's.
 """
 
 import statistics
@@ -20,8 +21,11 @@ from mpteach.hardware.peaks import Processor
 from mpteach.memory import formula
 from mpteach.memory.shapes import Shape
 from mpteach.records import Record
+from mpteach.training_speed import BASELINE
 
 RIGHT, WORSE, OPEN, FAILS = "right", "worse", "open", "fails"
+# Of the base's loss: seeds that scatter more than this would excuse any recipe.
+WIDEST_BAND = 0.02
 # The names that `memory` has for recipes; it knows no fp8.
 IN_MEMORY = {
     "fp32": "fp32",
@@ -79,11 +83,16 @@ class Choice:
 
 
 def band(record: Record) -> float:
-    """Return how far apart the seeds put the base's held-out loss: worst less best, nats."""
+    """Return how far apart the seeds put the base's held-out loss: worst less best, nats.
+
+    At most `WIDEST_BAND` of the median seed's loss.
+    """
     runs = comparison.runs_of(record, differences.base_of(record))
     losses = [run["validation_loss"] for run in runs]
     known = [loss for loss in losses if loss is not None]
-    return max(known) - min(known) if known else 0.0
+    if not known:
+        return 0.0
+    return min(max(known) - min(known), WIDEST_BAND * statistics.median(known))
 
 
 def verdict(record: Record, name: str) -> str:
@@ -112,7 +121,8 @@ def loss_of(name: str) -> Loss:
     """Return the verdict over all comparisons, with the sentence of the one that decides.
 
     One that fails or is worse decides against a recipe, whatever the others say; one
-    that is right decides for it. Of several the largest model's is named.
+    that is right decides for it. Of several that of the longest training is named, of
+    equally long ones the largest model's.
     """
     held = {
         size: record
@@ -122,10 +132,11 @@ def loss_of(name: str) -> Loss:
     beside = {s: one for s, one in held.items() if differences.base_of(one) != name}
     found = {size: verdict(one, name) for size, one in (beside or held).items()}
     for word in (FAILS, WORSE, RIGHT, OPEN):
-        size = next((size for size, said in found.items() if said == word), None)
-        if size is not None:
-            said = said_of(held[size], name)
-            return Loss(word, said, f"comparison of {size}")
+        sizes = [size for size, said in found.items() if said == word]
+        if sizes:
+            longest = max(sizes, key=lambda one: held[one].settings["training"]["steps"])
+            said = said_of(held[longest], name)
+            return Loss(word, said, f"comparison of {longest}")
     return Loss(OPEN, "in no comparison", "")
 
 
@@ -171,9 +182,24 @@ def _timed(name: str, record: Record) -> list[Source]:
         memory = {
             key: row["peak_bytes"] for key, row in own.items() if row["peak_bytes"]
         }
+        base = "fp32" if "fp32" in speeds else BASELINE
+        if base != BASELINE:
+            speeds = _rebased(speeds, base)
         gpu = evidence.gpu_of(record)
-        found.append(Source(name, size, "bf16", gpu, speeds, memory))
+        found.append(Source(name, size, base, gpu, speeds, memory))
     return found
+
+
+def _rebased(
+    speeds: dict[str, tuple[float, float, float]], base: str
+) -> dict[str, tuple[float, float, float]]:
+    """Return speeds as times that of `base`, as wide as both ranges together allow."""
+    least, middle, most = speeds[base]
+    times = {
+        name: (own[0] / most, own[1] / middle, own[2] / least)
+        for name, own in speeds.items()
+    }
+    return times | {base: (1.0, 1.0, 1.0)}
 
 
 def _compared(record: Record) -> Source:

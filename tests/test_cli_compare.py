@@ -65,6 +65,16 @@ def test_json_is_the_record(compare, tmp_path):
     assert status == 0 and json.loads(said.out)["experiment"] == "comparison"
 
 
+def test_the_learning_rate_is_as_asked(compare, tmp_path):
+    words = {"learning_rate": "0.01", "warmup_steps": "3", "final_rate": "0.5"}
+    flags = [w for key, x in words.items() for w in (f"--{key.replace('_', '-')}", x)]
+    assert compare("--recipes", "fp32", *flags)[0] == 0
+    trained = records.load(tmp_path / "out.json").settings["training"]
+    assert {key: trained[key] for key in words} == {k: float(x) for k, x in words.items()}
+    other = compare("--learning-rate", "-1", out="other.json")
+    refused(other, "learning_rate was -1.0")
+
+
 def test_a_second_call_adds_nothing(compare, tmp_path):
     compare()
     before = (tmp_path / "out.json").read_bytes()

@@ -1,6 +1,7 @@
 """What the records decide: verdicts, who can run what, the fastest and the smallest."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -28,18 +29,24 @@ def compared(losses):
 
 
 LOSSES = {
-    "fp32": [1.0, 1.1, 1.3],
-    "tf32": [1.02, 1.121, 1.32],
-    "fp16": [1.3, 0.8, 1.5],
-    "fp16-unscaled": [2.0, 2.2, 2.3],
-    "bf16": [0.9, 1.01, 1.2],
-    "fp16-pure": [1.0, None, 1.3],
+    "fp32": [21.0, 21.1, 21.3],
+    "tf32": [21.02, 21.121, 21.32],
+    "fp16": [21.3, 20.8, 21.5],
+    "fp16-unscaled": [22.0, 22.2, 22.3],
+    "bf16": [20.9, 21.01, 21.2],
+    "fp16-pure": [21.0, None, 21.3],
 }
 
 
 def test_the_band_is_that_of_the_bases_seeds():
-    assert decision.band(compared(LOSSES)) == pytest.approx(1.3 - 1.0)
+    assert decision.band(compared(LOSSES)) == pytest.approx(21.3 - 21.0)
     assert decision.band(compared({"fp32": [1.0]})) == 0.0
+
+
+def test_seeds_that_scatter_widely_excuse_nothing():
+    wild = compared({"fp32": [2.0, 2.0, 3.0], "bf16": [2.4, 2.3, 3.2]})
+    assert decision.band(wild) == pytest.approx(0.02 * 2.0)
+    assert decision.verdict(wild, "bf16") == "worse"
 
 
 @pytest.mark.parametrize(
@@ -79,8 +86,8 @@ def many(monkeypatch):
 
 
 def test_one_comparison_that_is_worse_outweighs_one_that_is_right(many):
-    worse = [2.0, 2.1, 2.31]
-    many({"tf32": [1.0, 1.1, 1.3], "bf16": worse}, LOSSES)
+    worse = [22.0, 22.1, 22.31]
+    many({"tf32": [21.0, 21.1, 21.3], "bf16": worse}, LOSSES)
     assert decision.loss_of("bf16").verdict == "worse"
     assert decision.loss_of("bf16").record == "comparison of 124M"
 
@@ -89,6 +96,16 @@ def test_one_that_is_open_leaves_it_to_the_others(many):
     many({"tf32": [1.0, 1.1, 1.3], "bf16": [1.5, 0.7, 1.6]}, LOSSES)
     found = decision.loss_of("bf16")
     assert (found.verdict, found.record) == ("right", "comparison of 25M")
+
+
+def test_of_two_that_say_the_same_the_longer_training_is_named(many):
+    many({"tf32": LOSSES["tf32"], "bf16": LOSSES["tf32"]}, LOSSES)
+    found = decision.evidence.comparisons()
+    assert decision.loss_of("bf16").record == "comparison of 124M"
+    longer = found["25M"].settings | {"training": {"steps": 10**6}}
+    found["25M"] = replace(found["25M"], settings=longer)
+    decision.loss_of.cache_clear()
+    assert decision.loss_of("bf16").record == "comparison of 25M"
 
 
 def test_the_base_is_judged_where_it_is_not_the_base(many):
@@ -169,6 +186,25 @@ def test_the_nearest_size_with_a_choice_is_asked(right, monkeypatch):
     assert decision.nearest("tiny", peaks.get("H200")) == SOURCE
     monkeypatch.setattr(decision, "sources", lambda: (large,))
     assert decision.nearest("1.3B", peaks.get("H200")) is None
+
+
+def test_a_timed_record_that_has_fp32_counts_from_it(monkeypatch):
+    rows = [
+        {"size": "25M", "batch": batch, "recipe": name, "reason": "", "peak_bytes": 9}
+        | {"low": low, "speed_up": middle, "high": high}
+        for batch, name, low, middle, high in (
+            (8, "fp32", 0.9, 1.0, 1.1),
+            (32, "bf16", 0.9, 1.0, 1.1),
+            (32, "fp32", 0.2, 0.25, 0.5),
+        )
+    ]
+    record = records.committed("speed_124M_h200").with_data([0], {"rows": rows})
+    (found,) = decision._timed("a record", record)
+    assert found.base == "fp32" and found.speeds["fp32"] == (1, 1, 1)
+    assert found.speeds["bf16"] == pytest.approx((0.9 / 0.5, 1 / 0.25, 1.1 / 0.2))
+    without = record.with_data([0], {"rows": rows[1:2]})
+    (found,) = decision._timed("a record", without)
+    assert found.base == "bf16" and found.speeds["bf16"] == (0.9, 1.0, 1.1)
 
 
 def test_gpus_that_agree_share_a_row_of_the_table(right):

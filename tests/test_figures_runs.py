@@ -53,6 +53,15 @@ def test_a_loss_curve_is_the_mean_over_seeds(record, ax):
     assert [text.get_text() for text in ax.texts] == ["bf16"]
 
 
+def test_one_seed_is_a_line_a_recipe(record, ax):
+    figures.plot_seed(record, ax, 2, ["tf32", "bf16-pure"])
+    assert [line.get_label() for line in ax.get_lines()] == ["tf32", "bf16-pure"]
+    run = comparison.runs_of(record, "tf32")[2]
+    (line, _), curve = ax.get_lines(), figures.smoothed(run["losses"])
+    np.testing.assert_array_equal(line.get_ydata(), curve)
+    assert run["seed"] == 2 and line.get_xdata()[0] == figures.SMOOTHED_STEPS
+
+
 def test_lines_that_end_together_share_a_label(record, ax):
     figures.plot_losses(record, ax, ["fp32", "bf16", "fp16-unscaled"])
     assert {text.get_text() for text in ax.texts} == {"fp32, bf16", "fp16-unscaled"}

@@ -64,6 +64,12 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help="shape of the model: tiny, 25M, 124M, 350M or 1.3B (25M)",
     )
     parser.add_argument(
+        "--learning-rate", type=float, metavar="X", help="its peak (0.0006)"
+    )
+    parser.add_argument(
+        "--warmup-steps", type=int, metavar="N", help="steps until that peak (50)"
+    )
+    parser.add_argument(
         "--final-rate",
         type=float,
         metavar="X",
@@ -155,7 +161,7 @@ def asked(args: argparse.Namespace) -> tuple:
     from mpteach import data, runs
 
     runs.require_count("seeds", args.seeds)
-    names = ("steps", "batch", "final_rate", "compiled")
+    names = "steps batch learning_rate warmup_steps final_rate compiled".split()
     given = {name: getattr(args, name, None) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     settings = replace(runs.Settings(), **given)

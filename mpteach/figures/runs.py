@@ -56,6 +56,17 @@ def plot_losses(record: Record, ax: Axes, names: list[str]) -> Axes:
     return ax
 
 
+def plot_seed(record: Record, ax: Axes, seed: int, names: list[str]) -> Axes:
+    """Training loss by step of the recipes `names` with one seed."""
+    for name in names:
+        run = next(x for x in comparison.runs_of(record, name) if x["seed"] == seed)
+        curve = smoothed(run["losses"])
+        steps = np.arange(len(curve)) + SMOOTHED_STEPS
+        ax.plot(steps, curve, line_of(name), color=color_of(name), lw=2, label=name)
+    ax.set(title=f"seed {seed}", xlabel="step", ylabel="training loss (nats a byte)")
+    return ax
+
+
 def plot_differences(
     record: Record,
     ax: Axes,
