@@ -3,7 +3,10 @@
 import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+# Points. On a slide of 1280 x 720 pixels that is 18 pixels, which a back row can read.
+SMALLEST_TYPE = 12
 # Okabe and Ito's colours (2008), which stay apart for colour-blind readers, and for the
 # formats that appear in fewer figures others that stay apart from them and each other.
 COLORS = {
@@ -30,7 +33,7 @@ def use() -> None:
             "figure.figsize": (8, 4),
             "figure.dpi": 110,
             "figure.constrained_layout.use": True,
-            "font.size": 12,
+            "font.size": SMALLEST_TYPE,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "lines.linewidth": 2,
@@ -39,6 +42,18 @@ def use() -> None:
 
 
 def show(figure: Figure, alt: str) -> None:
-    """Display `figure` once, with `alt` for who cannot see it, and close it."""
-    display(figure, metadata={"image/png": {"alt": alt}})
+    """Display `figure` once, with `alt` for who cannot see it, and close it.
+
+    Beside `alt` its metadata tell the points of its `smallest_type`.
+    """
+    told = {"alt": alt, "smallest_type": smallest_type(figure)}
+    display(figure, metadata={"image/png": told})
     plt.close(figure)
+
+
+def smallest_type(figure: Figure) -> float | None:
+    """Return the points of the smallest type that is shown, exponents apart; None: no type."""
+    figure.draw_without_rendering()  # ticks have no text before
+    texts = [one for one in figure.findobj(Text) if one.get_visible()]
+    sizes = [float(one.get_fontsize()) for one in texts if one.get_text().strip()]
+    return min(sizes, default=None)

@@ -234,6 +234,13 @@ def a_figure_without_alt_text(nb):
         out["metadata"] = {}
 
 
+@bite("figures_speak", "halve-figure", "type of 9.5 points")
+def a_figure_with_small_type(nb):
+    for out in cell_of(nb, "halve-figure")["outputs"]:
+        for told in out.get("metadata", {}).values():
+            told["smallest_type"] = 9.5
+
+
 @bite("opening_complete", "title", "the notebook's one title")
 def no_title(nb):
     cell = cell_of(nb, "title")

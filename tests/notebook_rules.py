@@ -14,6 +14,7 @@ from typing import Any
 
 from mpteach import editions
 from mpteach.course import ROOT
+from mpteach.style import SMALLEST_TYPE
 from tests.exercise_rules import answers_stay_local, exercises_complete
 from tests.notebook_budgets import (
     LARGEST_BYTES,
@@ -234,7 +235,7 @@ def canonical(nb: Notebook) -> Iterator[str]:
 
 @_rule
 def figures_speak(nb: Notebook) -> Iterator[str]:
-    """A figure cell prints the figures it rests on, and says in words what it shows."""
+    """A figure cell prints what it rests on, says what it shows, and can be read."""
     for cell in nb.code:
         if cell.images and not re.search(
             r"\d", "".join(out.get("text", "") for out in cell.outputs)
@@ -253,6 +254,13 @@ def figures_speak(nb: Notebook) -> Iterator[str]:
                         f"{cell.where} has a picture without alt text: use "
                         "style.show(fig, alt)."
                     )
+            told = out.get("metadata", {}).get("image/png", {})
+            points = told.get("smallest_type") or SMALLEST_TYPE
+            if points < SMALLEST_TYPE:
+                yield (
+                    f"{cell.where} has type of {points:g} points in its figure: at "
+                    f"least {SMALLEST_TYPE}, or a back row cannot read it."
+                )
 
 
 @_rule

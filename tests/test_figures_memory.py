@@ -59,7 +59,7 @@ def test_a_timeline_is_stacked_areas_with_its_peak(timeline, ax):
     np.testing.assert_allclose(tops, heights / GIB)
     (mark,) = [line for line in ax.lines if line.get_marker() == "v"]
     assert mark.get_xydata().tolist() == [[4, 364 * MIB / GIB]]
-    assert "peak 0.36 GiB, backward" in texts(ax)
+    assert "peak 0.36 GiB,\nbackward" in texts(ax)
     assert {"forward\nstep 1", "backward\nstep 1"} <= set(texts(ax)) and not crowded(ax)
     named = [text.get_text() for text in ax.get_legend().get_texts()]
     assert named == list(parts)[::-1]
@@ -74,7 +74,7 @@ def test_a_timeline_shows_the_steps_that_are_asked_for(timeline, ax):
 def test_a_timeline_can_be_cut_to_the_events_around_its_peak(timeline, ax):
     figures.plot_timeline(timeline, ax, around=2)
     assert timeline.peak == 4 and ax.get_xlim() == (2, 7)
-    assert "peak 0.36 GiB, backward" in texts(ax) and not crowded(ax)
+    assert "peak 0.36 GiB,\nbackward" in texts(ax) and not crowded(ax)
     named = [text.get_text() for text in ax.get_legend().get_texts()]
     assert "temporaries" in named and "optimizer" not in named
 

@@ -56,9 +56,11 @@ def test_no_line_of_code_and_no_output_is_lost(chapter):
     by_id = {one["id"]: one for one in nb["cells"]}
     for found in tree.select("main .cell"):
         source = by_id[found["id"]]
+        hides = "hide-input" in source["metadata"].get("tags", [])
         if source["cell_type"] == "code":
-            shown = found.select_one(".highlight pre").get_text().rstrip("\n")
-            assert shown == source["source"].rstrip("\n")
+            codes = found.select(":scope > .highlight pre")
+            shown = [one.get_text().strip("\n") for one in codes]
+            assert shown == ([] if hides else [source["source"].strip("\n")])
         for output in source.get("outputs", []):
             if "text" in output:
                 texts = [one.get_text() for one in found.select("pre.output")]
@@ -66,6 +68,16 @@ def test_no_line_of_code_and_no_output_is_lost(chapter):
             if "image/png" in output.get("data", {}):
                 alts = [image["alt"] for image in found.select("img")]
                 assert output["metadata"]["image/png"]["alt"] in alts
+
+
+def test_code_is_hidden_only_where_there_is_something_to_show():
+    tags = {"slideshow": {"slide_type": "slide"}, "tags": ["hide-input"]}
+    cell = {"cell_type": "code", "source": "x = 1", "metadata": tags, "outputs": []}
+    assert "x = 1" in page(cell).select_one("main").get_text().replace("\xa0", " ")
+    said = {"output_type": "stream", "name": "stdout", "text": "one\n"}
+    tree = page(cell | {"outputs": [said]}).select_one("main")
+    # It comes with its slide, not at a click on nothing.
+    assert words(tree) == ["one"] and not tree.select(".fragment")
 
 
 def test_a_deck_has_no_solution_and_no_hidden_test(chapter):

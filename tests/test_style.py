@@ -45,6 +45,20 @@ def test_show_displays_once_with_the_sentence_and_closes(monkeypatch, capsys):
     monkeypatch.setattr(style, "display", lambda *args, **kw: shown.append((args, kw)))
     figure = plt.figure()
     style.show(figure, "Two lines that cross.")
-    alt = {"image/png": {"alt": "Two lines that cross."}}
-    assert shown == [((figure,), {"metadata": alt})]
+    told = {"alt": "Two lines that cross.", "smallest_type": None}
+    assert shown == [((figure,), {"metadata": {"image/png": told}})]
     assert plt.get_fignums() == [] and capsys.readouterr() == ("", "")
+
+
+def test_the_smallest_type_is_that_of_what_is_seen():
+    with matplotlib.rc_context():
+        style.use()
+        figure, ax = plt.subplots()
+        assert style.smallest_type(figure) == style.SMALLEST_TYPE == 12
+        ax.text(0, 0, "small", size=9.5)
+        ax.text(0, 0, " ", size=3)
+        ax.text(0, 0, "hidden", size=4, visible=False)
+        assert style.smallest_type(figure) == 9.5
+        ax.tick_params(labelsize=8)
+        assert style.smallest_type(figure) == 8
+        plt.close(figure)

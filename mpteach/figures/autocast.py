@@ -58,11 +58,11 @@ def _box(middle: float, place: int, row: Mapping[str, Any], ax: Axes) -> None:
     shape = "round,pad=0,rounding_size=0.15"
     box = FancyBboxPatch(corner, WIDTH, HEIGHT, shape, fc=color, ec="none", zorder=2)
     ax.add_patch(box)
-    said = {"color": "white", "ha": "center", "va": "center", "size": 10.5}
+    said = {"color": "white", "ha": "center", "va": "center"}
     ax.text(middle, place, row["output"], weight="bold", **said)
     if row["casts"]:
         beside = middle + WIDTH / 2 + 0.06
-        ax.text(beside, place, f"casts {row['casts']}", va="center", size=10.5)
+        ax.text(beside, place, f"casts {row['casts']}", va="center")
 
 
 def _bypass(middle: float, start: int, end: int, ax: Axes) -> None:

@@ -22,42 +22,23 @@ def plot_places(ax: Axes, rows: Sequence[Mapping]) -> Axes:
     `rows` are those of a record of training speed that know the kernels' times.
     """
     longest = max(sum(row["kernel_ms"].values()) for row in rows)
-    named: set[str] = set()
     for y, row in enumerate(rows):
         left = 0.0
         for place, ms in row["kernel_ms"].items():
-            ax.barh(y, ms, left=left, color=PLACE_COLORS[place], height=0.75)
-            if ms > 0.05 * longest:
-                new = place if y and place not in named else ""
-                _write(ax, left + ms / 2, y, f"{ms:.0f}\n{new}".strip(), place)
-                if y == 0:
-                    _name_above(ax, left, place)
-                named.add(place)
+            name = "_" + place if y else place  # one entry a place in the legend
+            color = PLACE_COLORS[place]
+            ax.barh(y, ms, left=left, color=color, height=0.75, label=name)
+            if ms > 0.08 * longest:
+                ink = "white" if PLACES.index(place) < DARK else "black"
+                middle = left + ms / 2
+                ax.text(middle, y, f"{ms:.0f}", ha="center", va="center", color=ink)
             left += ms
         ax.text(left + 0.01 * longest, y, f"{row['speed_up']:.2f} x", va="center")
     ax.set_yticks(range(len(rows)), labels=[row["recipe"] for row in rows])
-    ax.set(xlim=(0, 1.13 * longest), ylim=(len(rows) - 0.5, -1.3))
+    ax.set(xlim=(0, 1.17 * longest), ylim=(len(rows) - 0.5, -0.5))
     ax.set_xlabel(f"ms a step, {rows[0]['size']}, batch {rows[0]['batch']}")
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1), ncols=3, frameon=False)
     return ax
-
-
-def _write(ax: Axes, x: float, y: float, text: str, place: str) -> None:
-    color = "white" if PLACES.index(place) < DARK else "black"
-    size = 8 if "\n" in text else 10
-    ax.text(x, y, text, ha="center", va="center", color=color, fontsize=size)
-
-
-def _name_above(ax: Axes, left: float, place: str) -> None:
-    ax.text(
-        left,
-        -0.45,
-        place,
-        ha="left",
-        va="bottom",
-        fontsize=9,
-        color="0.25",
-        rotation=25,
-    )
 
 
 def plot_scaling(
@@ -129,7 +110,7 @@ def plot_failure(ax: Axes, runs: Mapping[str, tuple[list[float | None], str]]) -
             _mark_stop(ax, label, steps, curve, color)
             continue
         above = ends[label] == max(ends.values())
-        said = {"color": color, "fontsize": 10, "ha": "right"}
+        said = {"color": color, "ha": "right"}
         said |= {"va": "bottom" if above else "top", "textcoords": "offset points"}
         ax.annotate(label, (steps[-1], curve[-1]), (0, 6 if above else -8), **said)
     low, high = ax.get_ylim()
@@ -154,7 +135,7 @@ def _mark_stop(
     x, y = (steps[-1], curve[-1]) if known else (1, 0.95)
     where = ax.transData if known else ax.get_xaxis_transform()
     ax.plot([x], [y], "X", color=color, ms=10, transform=where)
-    said = {"color": color, "fontsize": 10, "va": "center"}
+    said = {"color": color, "va": "center"}
     ax.annotate(label, (x, y), (14, 0), where, textcoords="offset points", **said)
 
 
@@ -176,7 +157,7 @@ def plot_scales(ax: Axes, scales: Mapping[str, tuple[list, int, str]]) -> Axes:
             (steps[middle], powers[middle]) if len(steps) > 1 else (stop / 2, powers[0])
         )
         ax.annotate(
-            label, at, (8, 4), textcoords="offset points", color=color, fontsize=10
+            label, at, (8, 4), textcoords="offset points", color=color
         )
     ax.set(xlabel="step", ylabel="loss scale, power of 2")
     return ax

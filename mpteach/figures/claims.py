@@ -14,9 +14,9 @@ STATIONS = {
     "used": "weights in\nproducts",
     "activation": "activations",
     "loss": "loss",
-    "activation gradient": "gradients of\nactivations",
-    "product gradient": "gradients of\nweights, made",
-    "gradient": "gradients of\nweights, kept",
+    "activation gradient": "gradients\nof acti-\nvations",
+    "product gradient": "gradients\nof weights,\nmade",
+    "gradient": "gradients\nof weights,\nkept",
     "read": "gradients\nAdam reads",
     "moments": "m and v",
 }
@@ -48,7 +48,7 @@ def plot_flows(
             left = 0.0 if dtype == before else 0.12
             box = (column + left, row + 0.12), 1 - left, 0.76
             ax.add_patch(Rectangle(*box, fc=COLORS[dtype], ec="none"))
-            place = {"ha": "center", "va": "center", "color": "white", "size": 11}
+            place = {"ha": "center", "va": "center", "color": "white"}
             ax.text(column + (1 + left) / 2, row + 0.5, SHORT[dtype], **place)
         if name in scaled:
             for pair, said in ((SCALED, "× S"), (UNSCALED, "÷ S")):
@@ -56,8 +56,7 @@ def plot_flows(
     ax.set_yticks([row + 0.5 for row in range(len(flows))], labels=list(flows))
     ax.set_xticks([c + 0.5 for c in range(len(keys))], labels=list(STATIONS.values()))
     ax.xaxis.tick_top()
-    ax.tick_params(length=0, labelsize=9.5)
-    ax.tick_params(axis="y", labelsize=12)
+    ax.tick_params(length=0)
     ax.set(xlim=(0, len(keys)), ylim=(len(flows), 0))
     ax.spines[["left", "bottom"]].set_visible(False)
     return ax
@@ -65,7 +64,7 @@ def plot_flows(
 
 def _mark(column: int, row: int, said: str, ax: Axes) -> None:
     badge = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "0.2", "lw": 1}
-    place = {"ha": "center", "va": "center", "size": 9.5, "bbox": badge}
+    place = {"ha": "center", "va": "center", "bbox": badge}
     ax.text(column + 0.02, row + 0.5, said, color="0.1", **place)
 
 
@@ -82,7 +81,7 @@ def plot_range(
         face = "black" if claimed[0] <= ratio <= claimed[1] else "white"
         ax.plot(ratio, row, "o", ms=10, mfc=face, mec="black", mew=1.8)
         out = -1 if ratio < 1 else 1  # away from the line at 1
-        beside = {"textcoords": "offset points", "va": "center", "size": 11}
+        beside = {"textcoords": "offset points", "va": "center"}
         beside["ha"] = "right" if ratio < 1 else "left"
         ax.annotate(f"{ratio:.2f}", (ratio, row), (10 * out, 0), **beside)
     ax.set_xscale("log", base=2)
@@ -102,7 +101,7 @@ def plot_verdicts(ids: Mapping[str, Sequence[str]], ax: Axes) -> Axes:
         for column, name in enumerate(names):
             tile = (column + 0.05, row + 0.1), 0.9, 0.8
             ax.add_patch(Rectangle(*tile, fc=face, ec="none"))
-            place = {"ha": "center", "va": "center", "color": ink, "size": 12}
+            place = {"ha": "center", "va": "center", "color": ink}
             ax.text(column + 0.5, row + 0.5, name, **place)
     labels = [f"{verdict}: {len(names)}" for verdict, names in ids.items()]
     ax.set_yticks([row + 0.5 for row in range(len(ids))], labels=labels)

@@ -105,7 +105,6 @@ def _name_point(point: Point, roof: Roof, ax: Axes) -> None:
         (point.intensity, point.rate / TERA),
         (-8, 4) if on_slope else (0, -34) if on_top else (6, -6),
         textcoords="offset points",
-        size=11,
         ha="right" if on_slope else "center" if on_top else "left",
         va="bottom" if on_slope else "top",
         color=COLORS[point.dtype],

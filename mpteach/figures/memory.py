@@ -75,12 +75,12 @@ def plot_timeline(
     ax.plot(x, total, color="0.25", lw=0.7, drawstyle="steps-post")
     peak = first + int(np.argmax(total))
     ax.plot(peak, total.max(), "v", color="black", ms=7, clip_on=False)
-    said = f"peak {total.max():.2f} GiB, {timeline.moments[peak].phase}"
+    said = f"peak {total.max():.2f} GiB,\n{timeline.moments[peak].phase}"
     ax.annotate(said, (peak, total.max()), (0, 9), ha="center", **_POINTS)
     _mark_phases(timeline, first, last, ax)
     if named:
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}
-        ax.legend(reverse=True, frameon=False, fontsize=11, **beside)
+        ax.legend(reverse=True, frameon=False, **beside)
     ax.set(xlim=(first, last), ylim=(0, 1.16 * total.max()), xticks=[])
     ax.set(ylabel="allocated, GiB")
     return ax
@@ -99,7 +99,7 @@ def _shown(
     return first, last
 
 
-_POINTS = {"textcoords": "offset points", "fontsize": 11}
+_POINTS = {"textcoords": "offset points"}
 
 
 def _mark_phases(timeline: Timeline, first: int, last: int, ax: Axes) -> None:
@@ -143,7 +143,7 @@ def plot_stacks(
             ax.barh(place, width, 0.72, left, color=colors[name], label=name)
             if width > 0.055 * widest:
                 color = "white" if _is_dark(colors[name]) else "black"
-                place_in = {"ha": "center", "va": "center", "size": 10}
+                place_in = {"ha": "center", "va": "center"}
                 ax.text(left + width / 2, place, f"{width:.2f}", color=color, **place_in)
             left += width
         end = widest if limit else left
@@ -157,7 +157,7 @@ def plot_stacks(
     ax.tick_params(axis="y", length=0)
     named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     above = {"loc": "lower center", "bbox_to_anchor": (0.45, 1.0), "ncols": 4}
-    look = {"frameon": False, "fontsize": 11, "handlelength": 1.2, "columnspacing": 1.2}
+    look = {"frameon": False, "handlelength": 1.2, "columnspacing": 1.2}
     ax.legend(named.values(), named.keys(), **above, **look)
     return ax
 

@@ -106,11 +106,11 @@ def plot_modes(fmt: FloatFormat, points: Sequence[float], ax: Axes) -> Axes:
                 if mode == "stochastic":
                     middle = (x + target) / 2
                     said = f"{100 * chance:.0f} %"
-                    ax.text(middle, row - 0.16, said, ha="center", size=11)
+                    ax.text(middle, row - 0.16, said, ha="center")
             tie = float(fmt.ulp(x)) / 2 == x - float(exact(x, fmt, "down"))
             ax.plot(x, row, "D" if tie else "o", mfc="white", mec=BEFORE, ms=7)
     for x in points:
-        ax.text(x, -0.5, f"{x:g}", color=BEFORE, ha="center", va="bottom", size=11)
+        ax.text(x, -0.5, f"{x:g}", color=BEFORE, ha="center", va="bottom")
     ax.vlines(grid, -0.45, len(MODES) - 0.55, color="0.4", lw=1, zorder=0)
     ax.set_yticks(range(len(MODES)), labels=[ROW_NAMES[mode] for mode in MODES])
     ax.set_xticks(grid, labels=[f"{value:g}" for value in grid])
@@ -181,7 +181,7 @@ def plot_relative_error(
     edges = np.ldexp(1 + np.arange(parts) / parts, np.asarray(exponents)[:, None])
     edges = np.append(edges.ravel(), 2.0 ** (exponents[-1] + 1))
     ax.axhline(1, color="0.75", lw=1)
-    ax.text(edges[2], 1.1, "nothing left", color="0.4", va="bottom", size=11)
+    ax.text(edges[2], 1.1, "nothing left", color="0.4", va="bottom")
     ax.axvline(crossover, color="0.4", ls=":", lw=1.5)
     power = math.log2(crossover)
     ax.text(crossover, 2.0**-13.5, f" $2^{{{power:.0f}}}$", color="0.2", va="center")
@@ -194,7 +194,7 @@ def plot_relative_error(
             ends.add(float(edges[np.argmax(np.isinf(worst))]))
         _name_plateau(fmt, formats, edges, ax)
     for end in ends:
-        ax.text(end, 0.8 * TOP, "overflow ", color="0.4", ha="right", va="top", size=11)
+        ax.text(end, 0.8 * TOP, "overflow ", color="0.4", ha="right", va="top")
     _on_log2(ax, every=(4, 2))
     ax.set(xlabel="magnitude of the number", ylabel="worst relative error")
     ax.set(ylim=(2.0**-14, TOP), xlim=(edges[0], edges[-1]))

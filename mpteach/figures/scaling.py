@@ -147,7 +147,7 @@ def plot_flow(stages: Mapping[str, tuple[float, str]], ax: Axes) -> Axes:
     for name, height in (("zero in float16", zero), ("infinite in float16", infinite)):
         above = height == infinite
         place = {"ha": "right", "va": "bottom" if above else "top", "color": "0.3"}
-        ax.text(right, height, name, size=10, **place)
+        ax.text(right, height, name, **place)
     for place in range(1, len(sizes)):
         arrow = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 8, "shrinkB": 8}
         before = (place - 1, sizes[place - 1])

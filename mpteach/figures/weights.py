@@ -117,7 +117,7 @@ def plot_share_map(
     for row, shares in enumerate(table):
         for column in written:
             share = shares[column]
-            place = {"ha": "center", "va": "center", "size": 10}
+            place = {"ha": "center", "va": "center"}
             color = "white" if share > 0.55 else "0.15"
             said = f"{100 * share:.0f}"
             ax.text(column + 0.5, row + 0.5, said, color=color, **place)
@@ -181,7 +181,7 @@ def plot_step(flow: Mapping[str, str], held: Collection[str], ax: Axes) -> Axes:
         ax.add_patch(FancyBboxPatch(corner, WIDTH, HEIGHT, **box))
         text = f"{said}\n{flow[key]}"
         ink = "white" if key in held else color
-        ax.text(column, row, text, color=ink, size=10.5, ha="center", va="center")
+        ax.text(column, row, text, color=ink, ha="center", va="center")
     for start, end, way in zip(keys, [*keys[1:], keys[0]], WAYS, strict=True):
         said = _edge(way, flow[start], flow[end])
         _arrow(BOXES[start][:2], BOXES[end][:2], said, COLORS[flow[end]], ax)
@@ -209,10 +209,10 @@ def _arrow(
     if up:
         place = {"ha": "left" if inward > 0 else "right", "va": "center"}
         middle = (y + to_y) / 2 + 0.08  # apart from what stands above the lower boxes
-        ax.text(x + 0.05 * inward, middle, said, size=10.5, color=color, **place)
+        ax.text(x + 0.05 * inward, middle, said, color=color, **place)
     else:
         place = {"ha": "center", "va": "bottom"}
-        ax.text((x + to_x) / 2, y + 0.25, said, size=10.5, color=color, **place)
+        ax.text((x + to_x) / 2, y + 0.25, said, color=color, **place)
 
 
 def plot_bytes(
@@ -230,7 +230,7 @@ def plot_bytes(
             face = "white" if brief else color
             ax.barh(row, size, 0.66, left, color=face, ec=color if brief else "white", lw=2)
             said = f"{kind.rstrip('*')}\n{size:g}"
-            place = {"ha": "center", "va": "center", "size": 10}
+            place = {"ha": "center", "va": "center"}
             ax.text(left + size / 2, row, said, color=color if brief else "white", **place)
             left += size
             lasting += 0 if brief else size

@@ -39,6 +39,7 @@ _INSTALL = "run pip install -c constraints.txt -e '.[slides]'"
 _DISPLAYED = ("$$", r"\begin", r"\[")
 _STARTS = ("slide", "subslide")
 _KINDS = (*_STARTS, "fragment", "notes", "skip", "-")
+HIDDEN = "hide-input"
 
 
 def build(paths: Iterable[Path], folder: Path) -> list[Path]:
@@ -62,7 +63,8 @@ def build(paths: Iterable[Path], folder: Path) -> list[Path]:
 def deck(nb: dict[str, Any]) -> str:
     """Return the page of the deck of notebook `nb`, as `editions.read` gives it.
 
-    Answers and checks of exercises are left out, whatever their slide type.
+    Answers and checks of exercises are left out, whatever their slide type; of a cell
+    with the tag `HIDDEN` what it shows is there, and its code is not.
     Raises InputError for a slide type that is none, and where nothing is a slide.
     """
     sections: list[list[str]] = []
@@ -107,9 +109,12 @@ def _wrapped(cell: dict[str, Any], kind: str) -> str:
 def _cell(cell: dict[str, Any]) -> Any:
     """Return the cell's content as a tree of HTML."""
     if cell["cell_type"] == "code":
-        parts = [_code(cell["source"]), *map(_output, cell["outputs"])]
-        shown = '<div class="fragment out">' + "".join(parts[1:]) + "</div>"
-        return _tree(parts[0] + (shown if parts[1:] else ""))
+        code, shown = _code(cell["source"]), "".join(map(_output, cell["outputs"]))
+        if not shown:
+            return _tree(code)
+        if HIDDEN in cell["metadata"].get("tags", []):
+            return _tree(f'<div class="out">{shown}</div>')
+        return _tree(f'{code}<div class="fragment out">{shown}</div>')
     if cell["cell_type"] == "raw":
         return _tree(f"<pre>{html.escape(cell['source'])}</pre>")
     tree = _tree(_markdown(cell["source"]))
