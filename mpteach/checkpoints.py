@@ -21,7 +21,8 @@ from mpteach.errors import InputError, require
 from mpteach.runs import Run
 
 ANEW = "delete it, and the run begins anew"
-KEYS = {"belongs", "run", "model", "optimizer", "scaler", "generator"}
+KINDS = {"belongs": str, "run": dict, "model": dict, "optimizer": dict, "scaler": dict}
+KINDS |= {"generator": torch.Tensor}
 DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -81,21 +82,27 @@ class Checkpoint:
         """Bring all to where the file left them; without a file, do nothing.
 
         Raises InputError, and changes nothing, where the file is damaged, may hold
-        code, or belongs to another run.
+        code, or belongs to another run; and where another program made it up, then with
+        some of the objects changed.
         """
         if self.path is None or not self.path.exists():
             return
         saved = _read(self.path)
         ours = json.loads(json.dumps(self.belongs))
-        for what, begun, now in _differences(json.loads(saved["belongs"]), ours):
+        for what, begun, now in _differences(saved["belongs"], ours):
             raise InputError(
                 f"{self.path.name} was begun with {what} {begun!r}, this run has "
                 f"{now!r}: give the command that began it, or {ANEW}."
             )
-        model.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-        scaler.load_state_dict(saved["scaler"])
-        generator.set_state(saved["generator"])
+        try:
+            generator.set_state(saved["generator"])
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            scaler.load_state_dict(saved["scaler"])
+        except Exception as error:  # of many kinds: with the right sum, we did not write it
+            raise InputError(
+                f"{self.path.name} holds states that this run cannot have: {ANEW}."
+            ) from error
         vars(run).update(saved["run"])
 
     def remove(self) -> None:
@@ -112,7 +119,7 @@ def tidy(path: Path, finished: Container[tuple[str, int]]) -> None:
     """
     files.discard_parts(path)
     if path.exists():
-        belongs = json.loads(_read(path)["belongs"])
+        belongs = _read(path)["belongs"]
         if (belongs.get("recipe"), belongs.get("seed")) in finished:
             path.unlink()
 
@@ -133,9 +140,15 @@ def _read(path: Path) -> dict[str, Any]:
             f"{path.name} holds more than plain data, so nothing of it was loaded: "
             f"{ANEW}."
         ) from error
-    ours = isinstance(saved, dict) and saved.keys() == KEYS
+    try:
+        kinds = {key: isinstance(saved[key], kind) for key, kind in KINDS.items()}
+        ours = all(kinds.values()) and len(saved) == len(KINDS)
+        own = json.loads(saved["belongs"]) if ours else None
+        ours = isinstance(own, dict) and saved["run"].keys() == vars(Run("", 0)).keys()
+    except (TypeError, KeyError, IndexError, ValueError):
+        ours = False
     require(ours, f"{path.name} is no checkpoint of this course: {ANEW}.")
-    return saved
+    return saved | {"belongs": own}
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def discard_parts(path: Path) -> None:
     No other process may be writing `path`.
     """
     path = path.resolve()
-    part = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    part = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]+\.part")
     for file in path.parent.iterdir():
         if part.fullmatch(file.name):
             file.unlink(missing_ok=True)
@@ -65,7 +66,7 @@ def require_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Hold `path`, which must be writable, for this process.
+    """Hold `path`, which must be writable, for this process; discard its parts.
 
     The lock is a file beside `path`, which the system frees however the process ends.
     Raises InputError where another process holds it, or nothing can be written there.
@@ -73,9 +74,10 @@ def only_writer(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     require_writable(path)
-    lock = path.resolve().with_name(f".{path.name}.lock")
+    file = path.resolve()  # a link and what it points to are one file, with one lock
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(file.with_name(f".{file.name}.lock"), timeout=0):
+            discard_parts(file)
             yield
     except Timeout as error:
         raise InputError(
@@ -85,4 +87,5 @@ def only_writer(path: Path) -> Iterator[None]:
 
 
 def _part_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process's number: in containers each has the same.
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

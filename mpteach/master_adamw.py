@@ -5,14 +5,16 @@ Loshchilov and Hutter 2019 (arXiv 1711.05101); Micikevicius et al. 2018 (arXiv
 its fast form for one: compiled, it holds no float32 gradient.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mpteach.errors import InputError
+from mpteach.errors import InputError, require
 from mpteach.inputs import shown
 
 KEPT = ("master", "exp_avg", "exp_avg_sq")
@@ -39,17 +41,23 @@ class MasterAdamW(torch.optim.Optimizer):
         compiled: bool = False,
     ) -> None:
         options = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        super().__init__(groups, options)
+        with _torch_refuses():
+            super().__init__(groups, options)
+        require(self._weights(), "there is no weight in the groups: give one at least.")
         self._update = torch.compile(_update, dynamic=False) if compiled else _update
-        device = self.param_groups[0]["params"][0].device
+        device = self._weights()[0].device
         # On the device: a skipped step is not counted, and nobody waits to be told.
         self.steps = torch.zeros((), dtype=torch.float64, device=device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group as in torch; its weights get masters. InputError for bad options."""
-        _require_options({**self.defaults, **param_group})
-        super().add_param_group(param_group)
-        for weight in self.param_groups[-1]["params"]:
+        with _torch_refuses():
+            _require_options({**self.defaults, **param_group})
+            super().add_param_group(param_group)
+        weights = self.param_groups[-1]["params"]
+        once = len(set(map(id, weights))) == len(weights)
+        require(once, "a group has a weight twice: give each once.")
+        for weight in weights:
             if not weight.is_floating_point():
                 raise InputError(f"a weight was {weight.dtype}: give 16-bit floats.")
             master = weight.detach().to(torch.float32, copy=True)
@@ -105,8 +113,9 @@ class MasterAdamW(torch.optim.Optimizer):
             each = [state_dict["state"][n] for n in range(len(state_dict["state"]))]
             shapes = [[kept[name].shape for name in KEPT] for kept in each]
             counts = [len(group["params"]) for group in state_dict["param_groups"]]
-            float(state_dict["steps"])
-        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            if not 0 <= torch.as_tensor(state_dict["steps"]).item() < math.inf:
+                raise ValueError("a count of steps that is none")
+        except (TypeError, KeyError, AttributeError, ValueError, RuntimeError) as error:
             raise InputError(
                 "this is no state of MasterAdamW: give what its state_dict returned."
             ) from error
@@ -121,11 +130,25 @@ class MasterAdamW(torch.optim.Optimizer):
         return [one for group in self.param_groups for one in group["params"]]
 
 
+@contextlib.contextmanager
+def _torch_refuses() -> Iterator[None]:
+    """Make one sentence of what torch says against groups of weights."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"these are no groups of weights ({error}): give parameters of a model, or "
+            "dicts that have some as params."
+        ) from error
+
+
 def _require_options(group: dict[str, Any]) -> None:
     """Raise InputError unless the numbers of `group` are in torch's ranges for AdamW."""
     for name in ("lr", "eps", "weight_decay"):
         value = group[name]
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise InputError(f"{name} was {shown(value)}: give a number from 0 up.")
     betas = group["betas"]
     pair = betas if isinstance(betas, tuple | list) and len(betas) == 2 else (1, 1)

@@ -151,6 +151,51 @@ def test_another_programs_file(kept, content):
     refused(kept, "no checkpoint of this course")
 
 
+def forged(checkpoint, change):
+    """Put a file with `change` in what it holds, and the right sum, in its place."""
+    body = checkpoint.path.read_bytes()[: -hashlib.sha256().digest_size]
+    saved = torch.load(io.BytesIO(body), weights_only=True)
+    buffer = io.BytesIO()
+    torch.save(saved | change, buffer)
+    checkpoint.path.write_bytes(signed(buffer.getvalue()))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"belongs": 3},
+        {"belongs": "no JSON"},
+        {"belongs": "[1]"},
+        {"run": {}},
+        {"run": [1, 2]},
+        {"model": None},
+        {"generator": "none"},
+        {"more": 1},
+    ],
+)
+def test_a_made_up_file_changes_nothing(kept, change):
+    forged(kept, change)
+    refused(kept, "no checkpoint of this course")
+    with pytest.raises(InputError, match="no checkpoint of this course"):
+        tidy(kept.path, {("fp32", 0)})
+    assert kept.path.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": {"weight": torch.zeros(9)}},
+        {"optimizer": {"state": {}}},
+        {"scaler": {"scale": 1.0}},
+        {"generator": torch.zeros(3)},
+    ],
+)
+def test_a_made_up_state_is_one_sentence(kept, change):
+    forged(kept, change)
+    with pytest.raises(InputError, match="states that this run cannot have: delete it"):
+        kept.restore(*objects(seed=1))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -67,6 +67,13 @@ def test_a_record_is_not_written_over(bench, tmp_path):
     assert out.read_text() == "my thesis"
 
 
+def test_a_link_to_what_is_not_there_yet_is_followed(bench, tmp_path):
+    out = tmp_path / "out.json"
+    out.symlink_to("later.json")
+    assert bench("--out", str(out))[0] == 0
+    assert out.is_symlink() and (tmp_path / "later.json").is_file()
+
+
 def test_a_file_that_appears_meanwhile_is_left_alone(bench, tmp_path, monkeypatch):
     out, begin = tmp_path / "out.json", training_speed.begin
 

@@ -78,3 +78,27 @@ def test_a_second_process_is_refused_until_the_first_ends(tmp_path):
         other.kill()
     with files.only_writer(path):
         pass
+
+
+def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
+    path, lock = tmp_path / "a", tmp_path / ".a.lock"
+    code = (
+        "import os, signal, sys; from pathlib import Path; from mpteach import files\n"
+        "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "files.write_atomically(Path(sys.argv[1]), b'new')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    (part,) = tmp_path.iterdir()
+    assert part.suffix == ".part"
+    with files.only_writer(path):
+        assert list(tmp_path.iterdir()) == [lock]
+
+
+def test_a_link_and_what_it_points_to_have_one_lock(tmp_path):
+    (tmp_path / "link").symlink_to("a")
+    with (
+        files.only_writer(tmp_path / "a"),
+        pytest.raises(InputError, match="another process"),
+        files.only_writer(tmp_path / "link"),
+    ):
+        pass

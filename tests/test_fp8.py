@@ -288,8 +288,16 @@ def test_what_cannot_be_converted_is_said():
 
 def test_rows_that_do_not_fit_are_said():
     model = model_of("all")
-    with pytest.raises(InputError, match="multiples of 16, not 9: change the batch"):
+    with pytest.raises(InputError, match="in rows that are a multiple of 16; change"):
         model(torch.zeros(3, 3, dtype=torch.int64))
+    for shape in ((0, 16), (16, 8), (16, 32), (32,), ()):
+        with pytest.raises(InputError, match=r"an input was \[.*takes? 16 features here"):
+            fp8.Linear8(16, 16).bfloat16()(torch.zeros(shape).bfloat16())
+
+
+def test_what_is_no_model_is_said():
+    with pytest.raises(InputError, match="the model was None: give an nn.Module"):
+        fp8.convert(None, "all")
 
 
 def test_rolling_without_a_backward_pass_is_said():

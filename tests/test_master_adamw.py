@@ -282,7 +282,7 @@ def test_a_recipe_with_masters_gives_a_group_a_block():
 
 
 BAD = [
-    ("lr", [-1e-3, float("nan"), float("inf"), "fast", None]),
+    ("lr", [-1e-3, float("nan"), float("inf"), 10**400, "fast", None]),
     ("eps", [-1e-8, "0"]),
     ("weight_decay", [-0.1, None]),
     ("betas", [0.9, (0.9,), (0.9, 1.0), (-0.1, 0.9), ("a", "b"), None]),
@@ -306,6 +306,39 @@ def test_weights_that_are_no_floats_are_said():
         MasterAdamW([nn.Parameter(torch.ones(2).cfloat())])
 
 
+ONE = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        None,
+        3,
+        [],
+        [None],
+        [{}],
+        [{"params": None}],
+        [{"params": [None]}],
+        [{"params": [ONE]}, {"params": [ONE]}],
+        [ONE * 1],
+    ],
+)
+def test_what_are_no_groups_is_one_sentence(groups):
+    with pytest.raises(InputError, match="^these are no groups of weights .*: give") as it:
+        MasterAdamW(groups)
+    assert "\n" not in str(it.value)
+
+
+def test_no_weight_and_one_given_twice_are_said():
+    with pytest.raises(InputError, match="no weight in the groups"):
+        MasterAdamW([{"params": []}])
+    with (
+        pytest.warns(UserWarning, match="duplicate"),
+        pytest.raises(InputError, match="a weight twice"),
+    ):
+        MasterAdamW([ONE, ONE])
+
+
 def test_a_state_of_another_kind_is_said_and_nothing_changes():
     mine = weights(torch.bfloat16)
     ours = MasterAdamW(mine, **OPTIONS)
@@ -319,6 +352,8 @@ def test_a_state_of_another_kind_is_said_and_nothing_changes():
     after = [one.detach().clone() for one in mine]
     cases = [(stepped.state_dict(), "no state of MasterAdamW"), ({}, "no state of")]
     cases += [(None, "no state of"), ({**before, "steps": "many"}, "no state of")]
+    steps = ("3", float("nan"), -1, None, torch.ones(2))
+    cases += [({**before, "steps": number}, "no state of") for number in steps]
     cases += [(one.state_dict(), "other shapes or groups") for one in (other, split)]
     for state, said in cases:
         with pytest.raises(InputError, match=said):

@@ -156,7 +156,7 @@ def _appeared(out: Path) -> InputError:
 def _saved_as_new(record, out: Path) -> bool:
     """Save `record` unless something is there by now; say whether it was saved."""
     try:
-        out.open("xb").close()
+        out.resolve().open("xb").close()
     except FileExistsError:
         return False
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mpteach.errors import InputError
-from mpteach.inputs import require_one_of
+from mpteach.inputs import require_one_of, shown
 
 HISTORY = 16  # steps whose largest magnitudes decide a delayed scale
 FORMATS = (torch.float8_e4m3fn, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -103,13 +103,15 @@ class Linear8(nn.Linear):
     amax: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [..., K] to [..., N]; the rows must be a multiple of 16."""
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) % MULTIPLE:
+        """Map [..., K] to [..., N]; the rows must be a multiple of 16, and some."""
+        fits = x.shape[-1:] == (self.in_features,) and x.numel() > 0
+        if not fits or x.numel() // self.in_features % MULTIPLE:
             raise InputError(
-                f"fp8 products take rows in multiples of {MULTIPLE}, not {len(rows)}: "
-                "change the batch or the sequence."
+                f"an input was {list(x.shape)}: fp8 products take {self.in_features} "
+                f"features here, in rows that are a multiple of {MULTIPLE}; change the "
+                "batch or the sequence."
             )
+        rows = x.reshape(-1, self.in_features)
         y = Product.apply(rows, self.weight, self.bias, self.scales, self.amax)
         return y.unflatten(0, x.shape[:-1])
 
@@ -123,6 +125,8 @@ def convert(model: nn.Module, layers: str, delayed: bool = False) -> None:
     InputError where there are no such layers, or they do not fit fp8 products.
     """
     require_one_of("layers", layers, ("head", "all"))
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model was {shown(model)}: give an nn.Module.")
     chosen = [_head_of(model)] if layers == "head" else list(model.modules())
     chosen = [one for one in chosen if type(one) is nn.Linear]
     _require_fit(chosen)
