@@ -14,6 +14,7 @@ import pytest
 
 from mpteach import cli, course, doctor, hardware, records
 from mpteach.errors import InputError
+from mpteach.exercises import cases, start
 
 GIB = 2**30
 VersionInfo = namedtuple("VersionInfo", "major minor micro")
@@ -131,6 +132,14 @@ def test_chapters_run_live_or_from_records(healthy):
     assert "08_train                runs live; what needs a GPU" in doctor.describe(
         report
     )
+
+
+def test_the_reports_that_exercises_make_up_look_like_this_one(healthy):
+    real = doctor.examine()
+    for made in (*start._REPORTS, cases._REPORT, cases._UNREAD):
+        assert set(made) <= set(real) and set(made["gpu"]) <= set(real["gpu"])
+        for chapter in made["chapters"]:
+            assert set(chapter) <= set(real["chapters"][0])
 
 
 def test_with_a_gpu_all_chapters_run_live(healthy, monkeypatch):

@@ -16,7 +16,6 @@ import numpy as np
 Case = tuple[tuple, Any]
 
 _REPORT = {
-    "from_records": 2,
     "gpu": {"problem": "torch sees no GPU"},
     "chapters": [
         {"name": "01_read_the_bits", "minutes": 7, "runs": "live"},
@@ -26,7 +25,6 @@ _REPORT = {
     ],
 }
 _UNREAD = {
-    "from_records": 0,
     "gpu": {"problem": ""},
     "chapters": [{"name": "06_cast_automatically", "minutes": 9, "runs": "live"}],
 }
