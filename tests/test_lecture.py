@@ -99,3 +99,17 @@ def test_a_cell_run_in_front_of_the_class_is_legible(lecture):
         box = cell.locator(".cm-scroller")
         assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
     assert all(found and min(found) >= 18 for found in sizes.values()), sizes
+
+
+@pytest.mark.browser
+def test_another_chapter_opens_from_the_folder_and_is_legible(lecture):
+    with browser() as chromium, page(chromium) as tab:
+        tab.set_viewport_size({"width": 1280, "height": 720})
+        tab.goto(lecture)
+        tab.locator(".jp-CodeCell .cm-content").first.wait_for(timeout=SLOW_MS)
+        tab.locator(".jp-SideBar [data-id=filebrowser]").click()
+        tab.locator(".jp-DirListing-item", has_text="02_round").dblclick()
+        heading = tab.get_by_role("heading", name="What does rounding take away?")
+        heading.wait_for(timeout=SLOW_MS)
+        sizes = tab.evaluate(SIZES)["prose"]
+    assert sizes and min(sizes) >= 18, sizes
