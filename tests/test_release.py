@@ -28,7 +28,7 @@ PINNED = {
 
 WRONG = {
     FIRST: {
-        "answer-00-2": "def recorded_minutes(report):\n    return len(report)",
+        "answer-00-2": "def recorded_minutes(report):\n    return 777",
         "answer-00-3": "def seconds(count, base_ms, ratio):\n    return count / 1000",
         "answer-00-4": "def emulated(a, b, c):\n    return a * b * c",
     },
