@@ -14,9 +14,9 @@ STATIONS = {
     "used": "weights in\nproducts",
     "activation": "activations",
     "loss": "loss",
-    "activation gradient": "gradients\nof acti-\nvations",
-    "product gradient": "gradients\nof weights,\nmade",
-    "gradient": "gradients\nof weights,\nkept",
+    "activation gradient": "activation\ngradients",
+    "product gradient": "weight\ngradients,\nmade",
+    "gradient": "weight\ngradients,\nkept",
     "read": "gradients\nAdam reads",
     "moments": "m and v",
 }
